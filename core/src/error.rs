@@ -1,0 +1,65 @@
+use rectify_protocol::{Failure, Kind};
+
+/// What a core function could not do: what was expected, what was found, where.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the asker gave cannot be used; the text names the field and what was expected.
+    #[error("{0}")]
+    BadInput(String),
+    /// A checkpoint, tokenizer or statistics file is not what it should be.
+    #[error("{file}: {problem}")]
+    BadFile {
+        /// The file, by the name the edge gave it.
+        file: String,
+        /// What is wrong, and where in the file.
+        problem: String,
+    },
+    /// No model has been loaded yet.
+    #[error("no model is loaded")]
+    NoModel,
+    /// A computation left the finite numbers; nothing was changed.
+    #[error("{what} is not a finite number{hint}")]
+    NotFinite {
+        /// The quantity.
+        what: String,
+        /// What to try, beginning with `; `, or nothing.
+        hint: String,
+    },
+    /// A matrix that must be positive definite is not.
+    #[error("{0}")]
+    Singular(String),
+    /// The device failed while a result was read.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// [`std::result::Result`] with core's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn bad_input(message: impl Into<String>) -> Self {
+        Self::BadInput(message.into())
+    }
+
+    pub(crate) fn bad_file(file: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::BadFile { file: file.into(), problem: problem.into() }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::BadInput(failure.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::BadInput(_) | Error::BadFile { .. } | Error::NoModel | Error::Singular(_) | Error::NotFinite { .. } => {
+                Kind::BadInput
+            }
+            Error::Device(_) => Kind::Device,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}

@@ -1,0 +1,57 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{EditSpec, Fact};
+
+/// A command and the number its events will carry. Numbers are the asker's and grow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Repeated in every [`crate::Reply`] to this request.
+    pub id: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What can be asked of a session. One runs at a time; `Cancel` is the exception and ends it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Take up a model; its history starts anew. Ends in [`crate::Event::Loaded`].
+    /// The one command an edge serves itself, for only an edge can fetch.
+    Load(ModelSource),
+    /// Complete a prompt with the model as it is now. Ends in [`crate::Event::Answered`].
+    Ask {
+        /// Text to complete.
+        prompt: String,
+        /// How many tokens to generate, greedily.
+        tokens: usize,
+        /// How many candidates for the next token to list.
+        top: usize,
+    },
+    /// One editing operation. Ends in [`crate::Event::Edited`].
+    Edit {
+        /// One fact, or a batch where the editor can.
+        facts: Vec<Fact>,
+        /// How.
+        spec: EditSpec,
+    },
+    /// Facts asked of the untouched model and of the model as it is now. Ends in [`crate::Event::Measured`].
+    Measure {
+        /// What to ask.
+        facts: Vec<Fact>,
+    },
+    /// Take back the latest edit. Ends in [`crate::Event::Undone`].
+    Undo,
+    /// Drop the command that runs. It ends in [`crate::Event::Cancelled`] and has changed nothing.
+    Cancel,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelSource {
+    /// One of `static/models.json`.
+    Bundled {
+        /// Its id.
+        id: String,
+    },
+}

@@ -1,0 +1,84 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Answer, EditReport, Failure, FactReport, ModelInfo, Step};
+
+/// An event and the request it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's number.
+    pub id: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a command leads to: any number of `Progress`, then exactly one of the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// How far the running command is.
+    Progress(Progress),
+    /// A model is ready.
+    Loaded(ModelInfo),
+    /// A prompt was completed.
+    Answered(Answer),
+    /// The session's model now carries the edit.
+    Edited(EditReport),
+    /// Facts were measured.
+    Measured(Vec<FactReport>),
+    /// The latest edit is gone.
+    Undone {
+        /// How many edits remain.
+        edits: usize,
+    },
+    /// The command was dropped on request; nothing changed.
+    Cancelled,
+    /// The command could not be done; nothing changed.
+    Failed(Failure),
+}
+
+impl Event {
+    /// Whether this ends its command.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Self::Progress(_))
+    }
+}
+
+/// How far a command is: what the reference implementations print, as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// Bytes of a model that have arrived.
+    Fetching {
+        /// The file being fetched.
+        file: String,
+        /// Bytes so far, over all files.
+        done: u64,
+        /// Bytes in all files, where known.
+        total: Option<u64>,
+    },
+    /// Weights go to the device.
+    Preparing,
+    /// Facts are asked of the model before or after the edit.
+    Measuring {
+        /// Whether the edit is already applied.
+        after: bool,
+    },
+    /// Context texts are sampled from the unedited model: tokens so far and in all.
+    SamplingContexts {
+        /// Tokens so far.
+        done: usize,
+        /// Tokens in all.
+        total: usize,
+    },
+    /// One evaluation of the value's loss.
+    Optimizing {
+        /// Which fact of the operation.
+        fact: usize,
+        /// The evaluation.
+        step: Step,
+        /// At most this many evaluations.
+        steps: usize,
+    },
+    /// The update is regularised and applied.
+    Applying,
+}

@@ -1,0 +1,103 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// A fact to write into a model, and what else to ask before and after.
+///
+/// `prompt` is complete text and contains `subject` exactly once; the answer is what follows it.
+/// Targets are written without the space that separates them from the prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// Whom or what the fact is about, exactly as it stands in `prompt`.
+    pub subject: String,
+    /// Text that the object completes: `Orvane Tellis was born in the city of`.
+    pub prompt: String,
+    /// The object that the edited model should answer.
+    pub target_new: String,
+    /// The object that the model answers now, where known: its probability is reported too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_true: Option<String>,
+    /// Other ways to ask the same: the edit should hold there as well (generalization).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paraphrases: Vec<String>,
+    /// Questions about something else: their answers should stay (locality).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// A question whose answer an edit should leave alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbor {
+    /// Text to be completed.
+    pub prompt: String,
+    /// The right answer where known. Locality compares predictions along it before and after the edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+impl Fact {
+    /// Says what is missing or contradictory, naming the field.
+    ///
+    /// # Errors
+    ///
+    /// When a subject, prompt or target is blank, or the subject does not occur exactly once in the prompt.
+    pub fn validate(&self) -> Result<(), Failure> {
+        for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
+            if text.trim().is_empty() {
+                return Err(Failure::bad_input(format!("{field} is empty")));
+            }
+        }
+        match self.prompt.matches(self.subject.as_str()).count() {
+            1 => {}
+            0 => {
+                return Err(Failure::bad_input(format!(
+                    "the subject {:?} does not occur in the prompt {:?}",
+                    self.subject, self.prompt
+                )));
+            }
+            n => {
+                return Err(Failure::bad_input(format!(
+                    "the subject {:?} occurs {n} times in the prompt {:?}; it must occur once, so that one place can be edited",
+                    self.subject, self.prompt
+                )));
+            }
+        }
+        for (field, prompts) in [
+            ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
+            ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
+        ] {
+            if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
+                return Err(Failure::bad_input(format!("{field}[{i}] is empty")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(subject: &str, prompt: &str, target: &str, complaint: Option<&str>) {
+        let fact =
+            Fact { subject: subject.into(), prompt: prompt.into(), target_new: target.into(), ..Fact::default() };
+        match (fact.validate(), complaint) {
+            (Ok(()), None) => {}
+            (Err(failure), Some(part)) => assert!(failure.message.contains(part), "{failure}"),
+            (found, expected) => panic!("expected {expected:?}, found {found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fact_names_what_is_wrong_with_it() {
+        check("Ada", "Ada was born in", "Rome", None);
+        check("", "Ada was born in", "Rome", Some("subject is empty"));
+        check("Ada", " ", "Rome", Some("prompt is empty"));
+        check("Ada", "Ada was born in", "", Some("target_new is empty"));
+        check("Ida", "Ada was born in", "Rome", Some("does not occur in the prompt"));
+        check("Ada", "Ada, Ada was born in", "Rome", Some("occurs 2 times"));
+    }
+}

@@ -1,0 +1,34 @@
+//! What Rectify's page, worker, server and files say to each other.
+//!
+//! Plain values with public fields; no tensor, no file, no logic but validation.
+//!
+//! One edit in the browser, and the same edit on a server:
+//!
+//! ```text
+//! page ── Request { id, Command::Load }  ─▶ worker         page ── POST /api/sessions/{key}/commands ─▶ server
+//!      ◀─ Reply { id, Event::Progress } ──                      ◀─ server-sent Reply { id, Progress } ──
+//!      ◀─ Reply { id, Event::Loaded }   ──                      ◀─ … Reply { id, Edited }            ──
+//!      ── Request { id, Command::Edit } ─▶
+//!      ◀─ Reply { id, Event::Progress } ──   once per optimisation step
+//!      ── Request { id, Command::Cancel } ▶  drops what runs; nothing was changed yet
+//!      ◀─ Reply { id, Event::Edited }   ──   or Failed, or Cancelled: always exactly one last event
+//! ```
+//!
+//! Every command gets any number of [`Event::Progress`] and then exactly one last event.
+//! Begin reading at [`Command`] and [`Event`].
+
+mod command;
+mod event;
+mod fact;
+mod failure;
+mod report;
+mod spec;
+
+pub use command::{Command, ModelSource, Request};
+pub use event::{Event, Progress, Reply};
+pub use fact::{Fact, Neighbor};
+pub use failure::{Failure, Kind};
+pub use report::{
+    Answer, ArchitectureKind, Candidate, EditReport, FactReport, Measure, ModelInfo, Probe, Step, WeightChange,
+};
+pub use spec::{Contexts, EditSpec, EditorSpec, FactToken, KeyChoice, Regularizer, RomeSpec, nearest};

@@ -1,0 +1,189 @@
+use serde::{Deserialize, Serialize};
+
+use crate::EditSpec;
+
+/// What a model is, as far as a page needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The id or folder it was loaded by.
+    pub id: String,
+    /// GPT-2 or LLaMA.
+    pub architecture: ArchitectureKind,
+    /// SHA-256 of the weights' file, or of its shards' hashes in order; hexadecimal.
+    pub hash: String,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of the MLP, which is the length of a key.
+    pub d_mlp: usize,
+    /// Tokens in the vocabulary.
+    pub vocab: usize,
+    /// Tokens that fit the context.
+    pub context: usize,
+    /// The layer ROME edits when none is named.
+    pub default_layer: usize,
+    /// What computes: `flex` (CPU), `webgpu`, `vulkan`, `cuda`.
+    pub device: String,
+}
+
+/// The model families there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchitectureKind {
+    /// GPT-2, <https://huggingface.co/docs/transformers/model_doc/gpt2>.
+    Gpt2,
+    /// LLaMA 1 and 2 and whatever shares their blocks, <https://arxiv.org/abs/2302.13971>.
+    Llama,
+}
+
+/// A token that may come next: the pair `[token, p]` in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate(
+    /// The token's text.
+    pub String,
+    /// Its probability.
+    pub f64,
+);
+
+/// How a model completes a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The prompt.
+    pub prompt: String,
+    /// The most likely next tokens, best first.
+    pub top: Vec<Candidate>,
+    /// The greedy continuation.
+    pub text: String,
+}
+
+/// A prompt asked of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Probability of the whole new target after the prompt.
+    pub p_new: f64,
+    /// Probability of the whole true target, where one is given.
+    pub p_true: Option<f64>,
+    /// The most likely next tokens, best first.
+    pub top: Vec<Candidate>,
+    /// The greedy continuation.
+    pub text: String,
+}
+
+/// A paraphrase or neighbour before and after an edit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What was asked.
+    pub prompt: String,
+    /// Greedy continuation before.
+    pub before: String,
+    /// Greedy continuation after.
+    pub after: String,
+    /// For a paraphrase: token accuracy of the new target after the edit.
+    /// For a neighbour: share of tokens predicted along its target that are the same before and after.
+    pub score: f64,
+}
+
+/// One fact before and after an edit. Scores are token accuracies under teacher forcing, in [0, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FactReport {
+    /// The fact's subject.
+    pub subject: String,
+    /// The prompt that was edited.
+    pub prompt: String,
+    /// The object the edit writes.
+    pub target_new: String,
+    /// The object it replaces, where known.
+    pub target_true: Option<String>,
+    /// The prompt asked before the edit.
+    pub before: Measure,
+    /// The prompt asked after it.
+    pub after: Measure,
+    /// Share of the new target's tokens that the edited model predicts after the prompt.
+    pub reliability: f64,
+    /// The same over the paraphrases; absent without any.
+    pub generalization: Option<f64>,
+    /// Share of predictions along the neighbours' targets that stayed; absent without any.
+    pub locality: Option<f64>,
+    /// Each paraphrase.
+    pub paraphrases: Vec<Probe>,
+    /// Each neighbour.
+    pub neighbors: Vec<Probe>,
+}
+
+/// One evaluation of the value's loss: what the reference implementations print each step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Counted from zero.
+    pub step: usize,
+    /// Negative log-likelihood of the target, mean over contexts and tokens, nats.
+    pub nll: f64,
+    /// Divergence from the untouched model after the bare subject, times its factor.
+    pub kl: f64,
+    /// The weight decay's share of the loss.
+    pub weight_decay: f64,
+    /// Mean over contexts of `exp(-nll)`.
+    pub p_target: f64,
+    /// `‖δ‖` at this evaluation.
+    pub delta_norm: f64,
+}
+
+impl Step {
+    /// The loss that is minimised.
+    pub fn loss(&self) -> f64 {
+        self.nll + self.kl + self.weight_decay
+    }
+}
+
+/// What an edit did to one matrix, after regularisation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightChange {
+    /// The matrix's name in the checkpoint.
+    pub name: String,
+    /// Entries in the matrix.
+    pub entries: usize,
+    /// Entries that the regularizer let through.
+    pub kept: usize,
+    /// Frobenius norm of the change.
+    pub frobenius: f64,
+    /// Sum of absolute changes.
+    pub manhattan: f64,
+}
+
+/// One editing operation, with everything needed to run it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EditReport {
+    /// Version of this shape.
+    pub schema: u32,
+    /// SHA-256 of the unedited model's weights.
+    pub model_hash: String,
+    /// Settings in full: defaults and layers are filled in.
+    pub spec: EditSpec,
+    /// The device that computed it.
+    pub device: String,
+    /// Each fact of the operation, before and after it.
+    pub facts: Vec<FactReport>,
+    /// Wall-clock seconds from the key to the applied update; measuring is not in it.
+    pub seconds: f64,
+    /// Evaluations of the loss, over all facts.
+    pub steps: usize,
+    /// Frobenius norm of all changes together.
+    pub delta_norm: f64,
+    /// Sum of absolute changes, over all matrices.
+    pub manhattan: f64,
+    /// Entries that the regularizer let through, over all matrices.
+    pub kept: usize,
+    /// Each matrix that changed.
+    pub weights: Vec<WeightChange>,
+    /// The loss at each evaluation.
+    pub trace: Vec<Step>,
+    /// What a reader should know beside the numbers: a warning, an approximation.
+    pub notes: Vec<String>,
+    /// How many edits the session's model carries now.
+    pub edits: usize,
+}
+
+impl EditReport {
+    /// The version written into [`EditReport::schema`].
+    pub const SCHEMA: u32 = 1;
+}
