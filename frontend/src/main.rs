@@ -1,1 +1,19 @@
-fn main() {}
+//! Rectify's page: what a session reports, drawn, and what a visitor does, sent to it as commands.
+//!
+//! It holds no tensor and knows no model: [`engine`] talks to a session in a worker or on a server, [`desk`] is what
+//! the visitor has on the table, `components` draw it, and [`view`] turns numbers into what is drawn.
+
+mod components;
+mod desk;
+mod engine;
+mod ids;
+mod pages;
+mod surroundings;
+mod view;
+
+use leptos::prelude::*;
+
+fn main() {
+    console_error_panic_hook::set_once();
+    mount_to_body(|| view! { <pages::edit::EditPage /> });
+}

@@ -1,1 +1,22 @@
-fn main() {}
+//! The program `rectify`: arguments in, exit code out.
+
+use std::{io::Write, panic::catch_unwind, process::ExitCode};
+
+use clap::Parser;
+use rectify_protocol::Kind;
+use rectify_server::cli::{self, Cli};
+
+/// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 1: anything else.
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Ok(result) = catch_unwind(|| cli::run(cli, &mut std::io::stdout().lock())) else {
+        return ExitCode::from(1); // A panic has said where it happened.
+    };
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    match failure.kind {
+        Kind::BadInput | Kind::NotFound => ExitCode::from(2),
+        Kind::Device | Kind::Internal => ExitCode::from(1),
+    }
+}

@@ -55,3 +55,10 @@ pub enum ModelSource {
         id: String,
     },
 }
+
+/// What `POST /api/sessions` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// Part of the session's address: `/api/sessions/{key}/commands` and `/api/sessions/{key}/events`.
+    pub key: String,
+}

@@ -17,6 +17,7 @@
 //! Every command gets any number of [`Event::Progress`] and then exactly one last event.
 //! Begin reading at [`Command`] and [`Event`].
 
+mod catalog;
 mod command;
 mod event;
 mod fact;
@@ -24,7 +25,8 @@ mod failure;
 mod report;
 mod spec;
 
-pub use command::{Command, ModelSource, Request};
+pub use catalog::{Catalog, CatalogFile, CatalogModel};
+pub use command::{Command, ModelSource, Request, SessionOpened};
 pub use event::{Event, Progress, Reply};
 pub use fact::{Fact, Neighbor};
 pub use failure::{Failure, Kind};

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::Failure;
+
 /// One editing operation in full: enough to run it again and get the same weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -12,6 +14,20 @@ pub struct EditSpec {
     /// Seeds everything that is sampled: context texts, the random regularizer.
     #[serde(default)]
     pub seed: u64,
+}
+
+impl EditSpec {
+    /// Says which setting is impossible, by its name. Whether the model has such a layer, only the model knows.
+    ///
+    /// # Errors
+    ///
+    /// When a hyper-parameter is outside its range, a template has not exactly one `{}`, or `keep` is not in (0, 1].
+    pub fn validate(&self) -> Result<(), Failure> {
+        match &self.editor {
+            EditorSpec::Rome(rome) => rome.validate()?,
+        }
+        self.regularizer.validate()
+    }
 }
 
 /// Which editor, with its hyper-parameters.
@@ -77,6 +93,28 @@ impl Default for RomeSpec {
     }
 }
 
+impl RomeSpec {
+    fn validate(&self) -> Result<(), Failure> {
+        if let Some(layers) = self.layers.as_ref().filter(|layers| layers.len() != 1) {
+            return Err(Failure::bad_input(format!("layers is {layers:?}; ROME edits exactly one layer")));
+        }
+        if self.v_num_grad_steps == 0 {
+            return Err(Failure::bad_input("v_num_grad_steps is 0; it must be at least 1"));
+        }
+        for (name, value) in [("v_lr", self.v_lr), ("clamp_norm_factor", self.clamp_norm_factor)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Failure::bad_input(format!("{name} is {value}; it must be a finite number above 0")));
+            }
+        }
+        for (name, value) in [("v_weight_decay", self.v_weight_decay), ("kl_factor", self.kl_factor)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Failure::bad_input(format!("{name} is {value}; it must be a finite number, 0 or above")));
+            }
+        }
+        self.contexts.validate()
+    }
+}
+
 /// Which token of the prompt an edit reads its key at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +147,29 @@ pub enum Contexts {
     Given(Vec<String>),
 }
 
+impl Contexts {
+    /// Says which template has not exactly one slot.
+    ///
+    /// # Errors
+    ///
+    /// When the list is empty, or a template has not exactly one `{}`.
+    pub fn validate(&self) -> Result<(), Failure> {
+        let Self::Given(templates) = self else { return Ok(()) };
+        if templates.is_empty() {
+            return Err(Failure::bad_input("contexts is an empty list; the bare prompt is the template \"{}\""));
+        }
+        for (i, template) in templates.iter().enumerate() {
+            let n = template.matches("{}").count();
+            if n != 1 {
+                return Err(Failure::bad_input(format!(
+                    "contexts[{i}] is {template:?} and has {n} places `{{}}`; it must have one, where the prompt goes"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What is kept of an update `ΔW`, per matrix. `keep` is a share in (0, 1].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
@@ -139,6 +200,19 @@ impl Regularizer {
             Self::Rect { .. } => "rect",
             Self::Random { .. } => "random",
         }
+    }
+
+    /// Says so when the share is none.
+    ///
+    /// # Errors
+    ///
+    /// When `keep` is not in (0, 1].
+    pub fn validate(&self) -> Result<(), Failure> {
+        let keep = self.keep();
+        if keep > 0.0 && keep <= 1.0 {
+            return Ok(());
+        }
+        Err(Failure::bad_input(format!("keep is {keep}; it is the share of entries that survive, above 0 and at most 1")))
     }
 
     /// The share of entries that survive.
@@ -198,6 +272,59 @@ mod tests {
         for method in EditorSpec::METHODS {
             let json = format!(r#"{{"method":"{method}"}}"#);
             assert_eq!(serde_json::from_str::<EditorSpec>(&json).unwrap().method(), *method);
+        }
+    }
+
+    fn spec(change: impl FnOnce(&mut RomeSpec)) -> EditSpec {
+        let mut rome = RomeSpec::default();
+        change(&mut rome);
+        EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::None, seed: 0 }
+    }
+
+    #[track_caller]
+    fn check_range(spec: EditSpec, complaint: Option<&str>) {
+        match (spec.validate(), complaint) {
+            (Ok(()), None) => {}
+            (Err(failure), Some(part)) => assert!(failure.message.contains(part), "{failure}"),
+            (found, expected) => panic!("expected {expected:?}, found {found:?}"),
+        }
+    }
+
+    #[test]
+    fn impossible_hyper_parameters_are_named() {
+        check_range(spec(|_| {}), None);
+        check_range(spec(|rome| rome.v_num_grad_steps = 0), Some("v_num_grad_steps is 0"));
+        check_range(spec(|rome| rome.v_lr = 0.0), Some("v_lr is 0"));
+        check_range(spec(|rome| rome.v_lr = f64::NAN), Some("v_lr is NaN"));
+        check_range(spec(|rome| rome.clamp_norm_factor = 0.0), Some("clamp_norm_factor is 0"));
+        check_range(spec(|rome| rome.v_weight_decay = -0.5), Some("v_weight_decay is -0.5"));
+        check_range(spec(|rome| rome.v_weight_decay = 0.0), None);
+        check_range(spec(|rome| rome.kl_factor = f64::INFINITY), Some("kl_factor is inf"));
+        check_range(spec(|rome| rome.layers = Some(vec![])), Some("exactly one layer"));
+        check_range(spec(|rome| rome.layers = Some(vec![4, 5])), Some("exactly one layer"));
+        check_range(spec(|rome| rome.layers = Some(vec![4])), None);
+    }
+
+    #[test]
+    fn a_template_has_one_place_for_the_prompt() {
+        let given = |templates: &[&str]| {
+            let templates = templates.iter().map(|template| template.to_string()).collect();
+            spec(|rome| rome.contexts = Contexts::Given(templates))
+        };
+        check_range(given(&["{}", "The. {}"]), None);
+        check_range(given(&[]), Some("empty list"));
+        check_range(given(&["{}", "no place"]), Some("contexts[1]"));
+        check_range(given(&["{} and {}"]), Some("has 2 places"));
+    }
+
+    #[test]
+    fn keep_is_a_share_above_zero() {
+        for keep in [0.4, 1.0, f64::MIN_POSITIVE] {
+            check_range(EditSpec { regularizer: Regularizer::Rect { keep }, ..spec(|_| {}) }, None);
+        }
+        for keep in [0.0, -1.0, f64::NAN, 1.01, f64::INFINITY] {
+            check_range(EditSpec { regularizer: Regularizer::Rect { keep }, ..spec(|_| {}) }, Some("keep is"));
+            check_range(EditSpec { regularizer: Regularizer::Random { keep }, ..spec(|_| {}) }, Some("keep is"));
         }
     }
 }

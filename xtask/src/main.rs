@@ -1,1 +1,97 @@
-fn main() {}
+//! What a person or CI runs, in Rust: `cargo xtask play`, `cargo xtask test`.
+//!
+//! Needs nothing but cargo: what else is missing, [`setup`] finds or installs, and says so.
+//! Begin reading at [`COMMANDS`].
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod bench;
+mod edges;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+mod web;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// A command's name, its options, what it does, and the function that does it.
+type Command = (&'static str, &'static str, &'static str, fn(&mut Args) -> Result<()>);
+
+const COMMANDS: &[Command] = &[
+    ("play", "[--port N] [--no-webgpu]", "build the page and serve it with the bundled model", web::play),
+    ("test", "", "run every test, the browser's too", test::test),
+    ("ci", "", "formatting, lints, edges, tidy, then every test", test::ci),
+    ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
+    ("webgpu", "[--optimize]", "build the worker for WebGPU into dist/", web::webgpu),
+    ("setup", "", "find or install what play and test need", setup::setup),
+    ("edges", "", "check which crate depends on which", edges::edges),
+    ("tidy", "", "check what the compiler does not", tidy::tidy),
+    (
+        "bench",
+        "rome [--model DIR] [--repeats N]",
+        "compare an edit with PyTorch's and with the arithmetic",
+        bench::bench,
+    ),
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let mut args = Args(std::env::args().skip(1).collect());
+    let name = args.word().unwrap_or_default();
+    let Some((.., command)) = COMMANDS.iter().find(|(known, ..)| *known == name) else {
+        for (command, options, what, _) in COMMANDS {
+            println!("cargo xtask {:<44} {what}", format!("{command} {options}"));
+        }
+        match name.as_str() {
+            "" | "help" | "--help" | "-h" => return Ok(()),
+            other => bail!("no command {other:?}; there are the ones above"),
+        }
+    };
+    command(&mut args)
+}
+
+/// The command line, from which each command takes what it knows.
+pub struct Args(Vec<String>);
+
+impl Args {
+    /// Takes the next word that is not an option.
+    pub fn word(&mut self) -> Option<String> {
+        let at = self.0.iter().position(|arg| !arg.starts_with("--"))?;
+        Some(self.0.remove(at))
+    }
+
+    /// Takes `--name`, if it is there.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let at = self.0.iter().position(|arg| arg == name);
+        at.map(|at| self.0.remove(at)).is_some()
+    }
+
+    /// Takes `--name VALUE`.
+    pub fn value(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(at) = self.0.iter().position(|arg| arg == name) else { return Ok(None) };
+        self.0.remove(at);
+        if at >= self.0.len() {
+            bail!("{name} needs a value");
+        }
+        Ok(Some(self.0.remove(at)))
+    }
+
+    /// Complains about whatever nobody took.
+    pub fn done(&self) -> Result<()> {
+        match self.0.first() {
+            None => Ok(()),
+            Some(unknown) => bail!("unknown argument {unknown:?}; `cargo xtask help` lists what there is"),
+        }
+    }
+}

@@ -1,1 +1,142 @@
-fn main() {}
+//! The pump around core's [`Session`]: requests in by `postMessage`, replies out, both JSON text.
+//!
+//! One command runs at a time and later ones wait. `Cancel` does not wait: it drops the running future, which
+//! changes nothing in the session. `Load` is served here, because only this side can fetch.
+//!
+//! Two messages are not replies but plain words: `ready`, once requests are heard, and `stopped`, after a panic.
+
+mod device;
+mod inbox;
+mod store;
+
+use std::cell::Cell;
+
+use rectify_core::{Session, model::Loader};
+use rectify_protocol::{Command, Event, Failure, Kind, ModelSource, Progress, Reply, Request};
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
+use web_sys::{DedicatedWorkerGlobalScope, MessageEvent, UrlSearchParams};
+
+use crate::{inbox::Inbox, store::Store};
+
+thread_local! {
+    /// The request that runs, so that a panic can still be answered.
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+fn main() {
+    std::panic::set_hook(Box::new(|panic| {
+        console_error_panic_hook::hook(panic);
+        if let Some(id) = RUNNING.get() {
+            let message = format!("the worker stopped by a bug of ours: {panic}");
+            post(&Reply { id, event: Event::Failed(Failure { kind: Kind::Internal, message }) });
+        }
+        send(&JsValue::from_str("stopped"));
+    }));
+
+    let inbox = Inbox::default();
+    let hear = {
+        let inbox = inbox.clone();
+        Closure::<dyn Fn(MessageEvent)>::new(move |message: MessageEvent| {
+            let text = message.data().as_string().unwrap_or_default();
+            match serde_json::from_str::<Request>(&text) {
+                Ok(request) => inbox.put(request),
+                Err(error) => web_sys::console::error_1(&format!("no request: {error}: {text}").into()),
+            }
+        })
+    };
+    scope().set_onmessage(Some(hear.as_ref().unchecked_ref()));
+    hear.forget(); // it listens as long as the worker lives
+
+    wasm_bindgen_futures::spawn_local(async move {
+        let mut server = Server { session: None, store: Store::new(base()) };
+        loop {
+            let Request { id, command } = inbox.next().await;
+            RUNNING.set(Some(id));
+            let watch = &mut |progress| post(&Reply { id, event: Event::Progress(progress) });
+            let event = match inbox.drive(server.serve(command, watch)).await {
+                Some(Ok(event)) => event,
+                Some(Err(failure)) => Event::Failed(failure),
+                None => Event::Cancelled,
+            };
+            RUNNING.set(None);
+            post(&Reply { id, event });
+        }
+    });
+    send(&JsValue::from_str("ready"));
+}
+
+/// What a worker keeps between commands.
+struct Server {
+    /// Kept when a later load fails or is cancelled; its device serves the next model too.
+    session: Option<Session>,
+    store: Store,
+}
+
+impl Server {
+    async fn serve(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
+        match (command, &mut self.session) {
+            (Command::Load(ModelSource::Bundled { id }), _) => self.load(&id, watch).await,
+            (command, Some(session)) => Ok(session.handle(command, watch).await?),
+            (_, None) => Err(Failure::bad_input("no model is loaded")),
+        }
+    }
+
+    async fn load(&mut self, id: &str, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
+        let model = self.store.model(id).await?;
+        let mut done = 0;
+        let mut files = Vec::new();
+        for file in model.files.iter().filter(|file| !is_shard(&file.path)) {
+            files.push((file.path.as_str(), self.store.file(&model, file, &mut |bytes| done += bytes).await?));
+        }
+        let named = |name: &str| {
+            let missing = || Failure::bad_input(format!("models.json lists no {name} for {id:?}"));
+            files.iter().find(|(path, _)| *path == name).map(|(_, bytes)| bytes.as_slice()).ok_or_else(missing)
+        };
+
+        if self.session.is_none() {
+            self.session = Some(Session::new(device::open().await?, device::NAME, seconds));
+        }
+        let Some(session) = &mut self.session else { unreachable!("it was made above") };
+        let mut loader = Loader::new(named("config.json")?, named("tokenizer.json")?, session.device())?;
+        for file in model.files.iter().filter(|file| is_shard(&file.path)) {
+            let mut arrived = |bytes: u64| {
+                done += bytes;
+                watch(Progress::Fetching { file: file.path.clone(), done, total: Some(model.size()) });
+            };
+            let bytes = self.store.file(&model, file, &mut arrived).await?;
+            loader.add_shard(&file.path, &bytes)?;
+        }
+        watch(Progress::Preparing);
+        let loaded = loader.finish(id)?;
+        Ok(Event::Loaded(session.open(loaded)))
+    }
+}
+
+fn is_shard(path: &str) -> bool {
+    path.ends_with(".safetensors")
+}
+
+fn post(reply: &Reply) {
+    let text = serde_json::to_string(reply).expect("a reply is plain data, which has a JSON form");
+    send(&JsValue::from_str(&text));
+}
+
+fn send(message: &JsValue) {
+    scope().post_message(message).expect("text can be cloned to the page");
+}
+
+fn scope() -> DedicatedWorkerGlobalScope {
+    js_sys::global().unchecked_into()
+}
+
+/// The page's address, which it passes as `?base=`: this script may lie in a folder of its own.
+fn base() -> String {
+    let search = scope().location().search();
+    UrlSearchParams::new_with_str(&search).ok().and_then(|params| params.get("base")).unwrap_or_else(|| "./".into())
+}
+
+/// Seconds since the worker began.
+fn seconds() -> f64 {
+    let performance = js_sys::Reflect::get(&js_sys::global(), &"performance".into());
+    performance.map_or(0.0, |performance| performance.unchecked_into::<web_sys::Performance>().now() / 1000.0)
+}

@@ -1,0 +1,96 @@
+//! The short texts that stand before a prompt while an edit is computed, so that it holds in any company.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rectify_protocol::Contexts;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::{
+    Result,
+    model::{Cache, LoadedModel, generate::best},
+};
+
+/// What the sampled texts begin with.
+const SEEDS: [&str; 5] = ["The", "Therefore", "Because", "I", "You"];
+/// Tokens of a text in all, and how many texts of that length begin with each seed.
+const LENGTHS: [(usize, usize); 2] = [(5, 2), (10, 2)];
+/// Each token is drawn from this many likeliest.
+const TOP_K: usize = 5;
+
+/// Where the prompt goes in a template.
+pub(crate) const SLOT: &str = "{}";
+
+/// The templates of an edit, the bare prompt first.
+///
+/// Sampled ones come from `of`, which should be the unedited model: 20 texts of 5 or 10 tokens, top-5 at temperature 1,
+/// as in the authors' code, which does not seed them. `watch` is told tokens so far and in all.
+///
+/// # Errors
+///
+/// When a given template does not have exactly one `{}`.
+pub async fn templates(
+    contexts: &Contexts,
+    of: &LoadedModel,
+    seed: u64,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<String>> {
+    contexts.validate()?;
+    let mut templates = match contexts {
+        Contexts::Given(templates) => templates.clone(),
+        Contexts::Sampled => sample(of, seed, watch).await?,
+    };
+    // The update is made exact for the bare prompt, so it is always there, and first.
+    templates.retain(|template| template != SLOT);
+    templates.insert(0, SLOT.into());
+    Ok(templates)
+}
+
+async fn sample(of: &LoadedModel, seed: u64, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<String>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let total = LENGTHS.iter().map(|(length, _)| length).sum();
+    let mut templates = Vec::new();
+    let mut done = 0;
+    for (length, per_seed) in LENGTHS {
+        let mut texts = Vec::new();
+        for seed in SEEDS {
+            let ids = of.tokenizer.encode(seed)?;
+            texts.extend(std::iter::repeat_n(ids, per_seed));
+        }
+        let mut past = Cache::empty(texts.len(), of.model.shape().layers);
+        let mut new = texts.clone();
+        while texts.iter().any(|text| text.len() < length) {
+            let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
+            let logits = of.model.next_logits(&rows, &mut past).await?;
+            new = logits.iter().map(|logits| vec![draw(logits, &mut rng)]).collect();
+            for (text, new) in texts.iter_mut().zip(&new).filter(|(text, _)| text.len() < length) {
+                text.extend(new);
+            }
+            done += 1;
+            watch(done.min(total), total);
+        }
+        for text in texts {
+            templates.push(format!("{}. {SLOT}", tidy(&of.tokenizer.decode(&text)?)));
+        }
+    }
+    Ok(templates)
+}
+
+/// One of the [`TOP_K`] likeliest tokens, by their probabilities.
+fn draw(logits: &[f32], rng: &mut ChaCha8Rng) -> u32 {
+    let best = best(logits, TOP_K);
+    let largest = logits[best[0] as usize];
+    let weights: Vec<f64> = best.iter().map(|id| f64::from(logits[*id as usize] - largest).exp()).collect();
+    let mut left = f64::from(rng.next_u32()) / 2f64.powi(32) * weights.iter().sum::<f64>();
+    for (id, weight) in best.iter().zip(weights) {
+        if left < weight {
+            return *id;
+        }
+        left -= weight;
+    }
+    best[best.len() - 1]
+}
+
+/// Normalised as the authors do: NFKD, no blank lines, no braces (they would look like slots).
+fn tidy(text: &str) -> String {
+    text.nfkd().collect::<String>().replace("\n\n", " ").replace("<|endoftext|>", "").replace(['{', '}'], "")
+}

@@ -1,0 +1,44 @@
+use burn::tensor::Tensor;
+
+use crate::model::WeightSite;
+
+/// A change of one matrix.
+#[derive(Clone)]
+pub struct WeightDelta {
+    /// The matrix it changes.
+    pub site: WeightSite,
+    /// By how much.
+    pub delta: Delta,
+}
+
+/// A change `ΔW [d_in, d_out]`.
+#[derive(Clone)]
+pub enum Delta {
+    /// `left [d_in, r] · right [r, d_out]`, as editors make it.
+    LowRank {
+        /// `[d_in, r]`
+        left: Tensor<2>,
+        /// `[r, d_out]`
+        right: Tensor<2>,
+    },
+    /// Any change, as a regularizer leaves it.
+    Dense(Tensor<2>),
+}
+
+impl Delta {
+    /// `[d_in, d_out]`
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::LowRank { left, right } => [left.dims()[0], right.dims()[1]],
+            Self::Dense(dense) => dense.dims(),
+        }
+    }
+
+    /// `ΔW` in full.
+    pub fn dense(&self) -> Tensor<2> {
+        match self {
+            Self::LowRank { left, right } => left.clone().matmul(right.clone()),
+            Self::Dense(dense) => dense.clone(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The questions one can put to a model: what comes next, and how likely is this.
+
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use rectify_protocol::Candidate;
+
+use super::{Cache, Frame, Model, NoTap};
+use crate::{
+    Result,
+    read::{read, read_ids},
+    tokenizer::Tokenizer,
+};
+
+/// A row of tokens of which those from `from` on are to be predicted.
+pub struct Scored {
+    /// Prompt and target together.
+    pub ids: Vec<u32>,
+    /// Where the target begins; at least 1.
+    pub from: usize,
+}
+
+/// How a model does on one target token, given all true tokens before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenScore {
+    /// Log-probability of the token, nats.
+    pub log_p: f64,
+    /// The token the model would have chosen.
+    pub predicted: u32,
+}
+
+/// The last state of each row's last token: `[rows, d_model]`.
+fn last_states(hidden: Tensor<3>, frame: &Frame, rows: &[&[u32]]) -> Tensor<2> {
+    let at: Vec<usize> = rows.iter().enumerate().map(|(i, row)| frame.flat(i, row.len() - 1)).collect();
+    states_at(hidden, &at)
+}
+
+/// The states at flat indices (see [`Frame::flat`]): `[indices, d_model]`.
+pub(crate) fn states_at(hidden: Tensor<3>, at: &[usize]) -> Tensor<2> {
+    let index = index_tensor(at, &hidden);
+    hidden.flatten::<2>(0, 1).select(0, index)
+}
+
+/// Indices as a tensor beside `on`.
+pub(crate) fn index_tensor<const D: usize>(at: &[usize], on: &Tensor<D>) -> Tensor<1, Int> {
+    let values: Vec<i32> = at.iter().map(|i| i32::try_from(*i).expect("an index is small")).collect();
+    Tensor::from_data(TensorData::new(values, [at.len()]), &on.device().without_autodiff())
+}
+
+impl Model {
+    /// Logits of what follows each row, host side: one vector of `vocab` per row. Also the cache to go on with.
+    pub(crate) async fn next_logits(&self, rows: &[&[u32]], past: &mut Cache) -> Result<Vec<Vec<f32>>> {
+        let (hidden, frame) = self.extend(rows, past, &mut NoTap);
+        let logits = read(self.logits(last_states(hidden, &frame, rows))).await?;
+        Ok(logits.chunks(self.shape().vocab).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Continues every prompt greedily by `tokens` tokens, all in one batch.
+    ///
+    /// # Errors
+    ///
+    /// When a prompt is empty, or a prompt and its continuation do not fit the context.
+    pub async fn greedy(&self, prompts: &[Vec<u32>], tokens: usize) -> Result<Vec<Vec<u32>>> {
+        for prompt in prompts {
+            self.check_prompt(prompt, tokens)?;
+        }
+        let mut texts = vec![Vec::with_capacity(tokens); prompts.len()];
+        if prompts.is_empty() {
+            return Ok(texts);
+        }
+        let mut past = Cache::empty(prompts.len(), self.shape().layers);
+        let mut new: Vec<Vec<u32>> = prompts.to_vec();
+        for _ in 0..tokens {
+            let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
+            let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
+            let best = read_ids(self.logits(last_states(hidden, &frame, &rows)).argmax(1)).await?;
+            for (text, id) in texts.iter_mut().zip(&best) {
+                text.push(*id);
+            }
+            new = best.into_iter().map(|id| vec![id]).collect();
+        }
+        Ok(texts)
+    }
+
+    /// The `top` likeliest tokens after a prompt, best first.
+    pub async fn candidates(&self, tokenizer: &Tokenizer, prompt: &[u32], top: usize) -> Result<Vec<Candidate>> {
+        self.check_prompt(prompt, 0)?;
+        let mut past = Cache::empty(1, self.shape().layers);
+        let logits = self.next_logits(&[prompt], &mut past).await?.remove(0);
+        let total: f64 = {
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            logits.iter().map(|logit| f64::from(logit - max).exp()).sum::<f64>().ln() + f64::from(max)
+        };
+        best(&logits, top)
+            .into_iter()
+            .map(|id| Ok(Candidate(tokenizer.decode(&[id])?, (f64::from(logits[id as usize]) - total).exp())))
+            .collect()
+    }
+
+    /// Scores the targets of several rows in one pass, under teacher forcing. Only target positions reach the head.
+    ///
+    /// # Errors
+    ///
+    /// When a row does not fit the context or its target has no token before it.
+    pub async fn score(&self, rows: &[Scored]) -> Result<Vec<Vec<TokenScore>>> {
+        for row in rows {
+            self.check_prompt(&row.ids[..row.from], row.ids.len() - row.from)?;
+        }
+        let n_targets: usize = rows.iter().map(|row| row.ids.len() - row.from).sum();
+        if n_targets == 0 {
+            return Ok(rows.iter().map(|_| Vec::new()).collect());
+        }
+        let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+        let (hidden, frame) = self.extend(&ids, &mut Cache::empty(rows.len(), self.shape().layers), &mut NoTap);
+        let (mut at, mut targets) = (Vec::with_capacity(n_targets), Vec::with_capacity(n_targets));
+        for (i, row) in rows.iter().enumerate() {
+            for pos in row.from..row.ids.len() {
+                at.push(frame.flat(i, pos - 1));
+                targets.push(row.ids[pos] as usize);
+            }
+        }
+        let log_p = log_softmax(self.logits(states_at(hidden, &at)), 1); // [n_targets, vocab]
+        let predicted = read_ids(log_p.clone().argmax(1)).await?;
+        let index = index_tensor(&targets, &log_p).reshape([n_targets, 1]);
+        let log_p = read(log_p.gather(1, index)).await?;
+        let mut scores = log_p.into_iter().zip(predicted);
+        let mut take = |n| {
+            let scores = scores.by_ref().take(n);
+            scores.map(|(log_p, predicted)| TokenScore { log_p: f64::from(log_p), predicted }).collect()
+        };
+        Ok(rows.iter().map(|row| take(row.ids.len() - row.from)).collect())
+    }
+
+    fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
+        if prompt.is_empty() {
+            return Err(crate::Error::bad_input("the prompt is empty"));
+        }
+        let what = if new == 0 { "the prompt".into() } else { format!("the prompt with {new} more tokens") };
+        self.check_length(prompt.len() + new, &what)
+    }
+}
+
+/// Indices of the `n` largest values, largest first; of equal ones the earlier first.
+pub(crate) fn best(values: &[f32], n: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..values.len() as u32).collect();
+    let by_value = |a: &u32, b: &u32| values[*b as usize].total_cmp(&values[*a as usize]).then(a.cmp(b));
+    let n = n.min(order.len());
+    if n == 0 {
+        return Vec::new();
+    }
+    order.select_nth_unstable_by(n - 1, by_value);
+    order.truncate(n);
+    order.sort_unstable_by(by_value);
+    order
+}

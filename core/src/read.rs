@@ -1,0 +1,45 @@
+use std::{
+    future::poll_fn,
+    task::Poll,
+};
+
+use burn::tensor::{Int, Tensor};
+
+use crate::{Error, Result};
+
+/// The values of `tensor`, row-major: the only place where core waits for the device.
+///
+/// Yields once first, so that whoever drives the future can drop it between any two reads, also on a device
+/// whose reads are ready at once.
+pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    pause().await;
+    let data = tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))?;
+    data.try_to_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
+}
+
+/// The one value of a tensor that counts something.
+pub(crate) async fn read_count(tensor: Tensor<1, Int>) -> Result<usize> {
+    pause().await;
+    let count = tensor.into_scalar_async::<i64>().await.map_err(|error| Error::Device(format!("{error:?}")))?;
+    Ok(usize::try_from(count).expect("counts are not negative"))
+}
+
+/// The values of a tensor of token ids.
+pub(crate) async fn read_ids<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<u32>> {
+    pause().await;
+    let data = tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))?;
+    Ok(data.iter::<u32>().collect())
+}
+
+/// Lets the driver of the future look up once.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

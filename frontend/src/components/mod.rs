@@ -1,0 +1,26 @@
+//! What is on the page, one part per file. A component draws signals and calls the [`crate::desk::Desk`].
+
+mod ask;
+mod bars;
+mod edit_form;
+mod fact_form;
+mod fields;
+mod header;
+mod how_it_works;
+mod ledger;
+mod loss_curve;
+mod model_card;
+mod probes;
+mod result;
+mod weight_change;
+
+pub use ask::AskCard;
+pub use edit_form::EditForm;
+pub use fact_form::FactForm;
+pub use header::Header;
+pub use how_it_works::HowItWorks;
+pub use ledger::Ledger;
+pub use model_card::ModelCard;
+pub use probes::Probes;
+pub use result::ResultCard;
+pub use weight_change::WeightChangeCard;

@@ -1,0 +1,141 @@
+use leptos::prelude::*;
+use rectify_protocol::{Answer, Candidate, EditSpec, FactReport, Measure, Regularizer};
+
+use super::{bars::Bars, loss_curve::LossCurve};
+use crate::{desk::Desk, ids, view};
+
+/// The fact as a sentence, and what the model says before and after.
+#[component]
+pub fn ResultCard(
+    /// What it shows.
+    desk: Desk,
+) -> impl IntoView {
+    let entry = Memo::new(move |_| desk.shown_entry());
+    let running = Memo::new(move |_| {
+        desk.engine.activity.with(|activity| activity.as_ref().is_some_and(|activity| activity.doing == "edit"))
+    });
+    let state = move || match (running.get(), entry.get().is_some()) {
+        (true, _) => "running",
+        (false, true) => "done",
+        (false, false) => "empty",
+    };
+    let fact = Memo::new(move |_| entry.get().map_or_else(|| desk.draft.fact(), |entry| entry.fact));
+    let report = move || entry.get().and_then(|entry| entry.report.facts.into_iter().next());
+
+    let before = move || match (report(), desk.preview.get()) {
+        (Some(FactReport { before, .. }), _) => {
+            let fact = fact.get();
+            view! { <Said measure=before old=fact.target_true new=fact.target_new id=ids::ANSWER_BEFORE /> }.into_any()
+        }
+        (None, Some(answer)) if answer.prompt == fact.with(|fact| fact.prompt.clone()) => {
+            view! { <SaidNow answer /> }.into_any()
+        }
+        _ => view! { <p class="hint">"Its answer appears here as soon as the model is ready."</p> }.into_any(),
+    };
+    let after = move || {
+        if running.get() {
+            return view! { <Live desk /> }.into_any();
+        }
+        match report() {
+            Some(FactReport { after, .. }) => {
+                let fact = fact.get();
+                view! { <Said measure=after old=fact.target_true new=fact.target_new id=ids::ANSWER_AFTER /> }.into_any()
+            }
+            None => view! {
+                <p class="hint">
+                    "Press " <b>"Edit this fact"</b> ": some numbers in one matrix change, and the new answer appears here."
+                </p>
+            }
+            .into_any(),
+        }
+    };
+    let before_heading = move || {
+        match (entry.get().is_some(), desk.ledger.with(Vec::len)) {
+            (true, _) => "Before",
+            (false, 0) => "The model says",
+            (false, _) => "The edited model says",
+        }
+    };
+    let after_heading = move || match (running.get(), entry.get()) {
+        (true, _) => "Editing …".to_owned(),
+        (false, Some(entry)) => format!("After {}", edit_words(&entry.report.spec)),
+        (false, None) => "After the edit".to_owned(),
+    };
+    view! {
+        <section
+            class="card result"
+            id=ids::RESULT
+            aria-label="The fact before and after"
+            data-state=state
+            data-edits=move || entry.get().map(|entry| entry.report.edits.to_string())
+        >
+            {move || {
+                let fact = fact.get();
+                let (start, subject, rest) = view::around_subject(&fact.prompt, &fact.subject);
+                view! {
+                    <p class="fact">
+                        {start.to_owned()} <b>{subject.to_owned()}</b> {rest.to_owned()} " "
+                        {fact.target_true.clone().map(|old| view! { <s>{old}</s> " " })} <u>{fact.target_new.clone()}</u>
+                        {(!fact.target_new.is_empty()).then_some(".")}
+                    </p>
+                }
+            }}
+            <div class="pair">
+                <div class="before"><h3>{before_heading}</h3>{before}</div>
+                <div class="after"><h3>{after_heading}</h3>{after}</div>
+            </div>
+        </section>
+    }
+}
+
+/// How a model answered around an edit.
+#[component]
+fn Said(measure: Measure, old: Option<String>, new: String, id: &'static str) -> impl IntoView {
+    let old = old.zip(measure.p_true).map(|(old, p)| Candidate(old, p));
+    let whole = [Some(Candidate(new.clone(), measure.p_new)), old].into_iter().flatten().collect();
+    view! {
+        <h4>"The whole answer"</h4>
+        <Bars candidates=whole wanted=new.clone() />
+        <h4>"The next token"</h4>
+        <Bars candidates=measure.top wanted=new />
+        <p class="said" id=id>{measure.text.trim().to_owned()}</p>
+    }
+}
+
+/// How the model answers as it is.
+#[component]
+fn SaidNow(answer: Answer) -> impl IntoView {
+    view! {
+        <h4>"The next token"</h4>
+        <Bars candidates=answer.top />
+        <p class="said" id=ids::ANSWER_BEFORE>{answer.text.trim().to_owned()}</p>
+    }
+}
+
+/// The edit while it runs.
+#[component]
+fn Live(desk: Desk) -> impl IntoView {
+    let activity = desk.engine.activity;
+    let trace = Signal::derive(move || activity.get().map(|activity| activity.trace).unwrap_or_default());
+    let steps = Signal::derive(move || desk.settings.rome.with(|rome| rome.v_num_grad_steps));
+    let words = move || {
+        activity.with(|activity| {
+            activity.as_ref().map(|activity| view::progress_words(activity.doing, activity.progress.as_ref()))
+        })
+    };
+    view! {
+        <LossCurve trace steps />
+        <p class="quiet">{words}</p>
+    }
+}
+
+/// `ROME + RECT 40 %`.
+pub fn edit_words(spec: &EditSpec) -> String {
+    let method = spec.editor.method().to_uppercase();
+    let keep = (spec.regularizer.keep() * 100.0).round();
+    match spec.regularizer {
+        Regularizer::None => method,
+        Regularizer::Rect { .. } => format!("{method} + RECT {keep} %"),
+        Regularizer::Random { .. } => format!("{method}, random {keep} %"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The element ids that a browser test may rely on, and what their `data-` attributes say.
+
+/// Text: what the model is doing or why there is none. `data-state` is `starting`, `loading`, `ready` or `stopped`;
+/// when ready, `data-model`, `data-hash`, `data-device` (`flex`, `webgpu`, …) and `data-edits` (a number) describe it.
+pub const MODEL_STATUS: &str = "model-status";
+/// The model picker, a `select` whose values are catalog ids.
+pub const MODEL: &str = "model";
+/// Radio buttons: where the session runs.
+pub const PLACE_BROWSER: &str = "place-browser";
+/// See [`PLACE_BROWSER`].
+pub const PLACE_SERVER: &str = "place-server";
+/// Radio buttons: what computes in the browser.
+pub const DEVICE_CPU: &str = "device-cpu";
+/// See [`DEVICE_CPU`].
+pub const DEVICE_WEBGPU: &str = "device-webgpu";
+/// Starts a stopped session again. There only when `data-state` of the status is `stopped`.
+pub const RESTART_BUTTON: &str = "restart-button";
+
+/// The fact form's inputs.
+pub const SUBJECT: &str = "subject";
+/// See [`SUBJECT`].
+pub const PROMPT: &str = "prompt";
+/// See [`SUBJECT`].
+pub const TARGET_NEW: &str = "target-new";
+/// See [`SUBJECT`].
+pub const TARGET_TRUE: &str = "target-true";
+/// Fills the form with the next ready fact.
+pub const EXAMPLE_BUTTON: &str = "example-button";
+
+/// Radio buttons named `regularizer`, with the ids `regularizer-none`, `regularizer-rect`, `regularizer-random`.
+pub const REGULARIZER: &str = "regularizer";
+/// The share RECT keeps, in percent: `input type=range`.
+pub const KEEP: &str = "keep";
+
+/// Edits the fact in the form; when the newest edit wrote the same fact, takes that back first.
+/// Disabled while something runs and while the form cannot be used.
+pub const EDIT_BUTTON: &str = "edit-button";
+/// Drops what runs. There only while something runs.
+pub const CANCEL_BUTTON: &str = "cancel-button";
+/// Takes back the newest edit. There only when there is one.
+pub const UNDO_BUTTON: &str = "undo-button";
+/// What is being waited for. `data-doing` is `idle` or the command's name (`load`, `ask`, `edit`, `undo`);
+/// `data-step` counts the evaluations of a running edit.
+pub const PROGRESS: &str = "progress";
+/// What cannot be done and why. `data-kind` is `fact` (the form), `bad_input`, `not_found`, `device` or `internal`;
+/// empty, without `data-kind`, when all is well.
+pub const ERROR: &str = "error";
+
+/// The fact before and after. `data-state` is `empty`, `running` or `done`; `data-edits` counts the model's edits
+/// right after the one that is shown.
+pub const RESULT: &str = "result";
+/// Text: the generated continuation before the edit.
+pub const ANSWER_BEFORE: &str = "answer-before";
+/// Text: the same after it. There only in the state `done`.
+pub const ANSWER_AFTER: &str = "answer-after";
+
+/// A prompt of the visitor's own.
+pub const ASK_INPUT: &str = "ask-input";
+/// Puts it to the model as it is now.
+pub const ASK_BUTTON: &str = "ask-button";
+/// Text: the continuation. `data-edits` says how many edits the model carried; `data-top` is the list of
+/// `[token, probability]` as JSON, unrounded, so that a test can compare answers bit for bit.
+pub const ASK_ANSWER: &str = "ask-answer";
+/// Turns light to dark and back.
+pub const THEME_BUTTON: &str = "theme-button";

@@ -1,0 +1,41 @@
+//! The page on which a fact is edited.
+
+use leptos::prelude::*;
+
+use crate::{
+    components::{AskCard, EditForm, FactForm, Header, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard, HowItWorks},
+    desk::Desk,
+};
+
+/// The whole page: what to do on the left, what came of it in the middle, what it took on the right.
+#[component]
+pub fn EditPage() -> impl IntoView {
+    let desk = Desk::new();
+    view! {
+        <Header desk />
+        <main>
+            <h1 class="unseen">"Rectify: edit a fact inside a language model"</h1>
+            <div class="column todo">
+                <FactForm desk />
+                <EditForm desk />
+            </div>
+            <div class="column seen">
+                <ResultCard desk />
+                <HowItWorks desk />
+                <Probes desk />
+                <AskCard desk />
+            </div>
+            <div class="column cost">
+                <ModelCard desk />
+                <Ledger desk />
+                <WeightChangeCard desk />
+            </div>
+        </main>
+        <footer>
+            <p>
+                "Editing by " <a href="https://arxiv.org/abs/2202.05262">"ROME"</a> ", kept gentle by "
+                <a href="https://arxiv.org/abs/2401.04700">"RECT"</a> ", computed where you choose."
+            </p>
+        </footer>
+    }
+}

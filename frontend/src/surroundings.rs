@@ -1,0 +1,105 @@
+//! What the page finds around it: its address, files beside it, a server, a graphics card, the visitor's theme.
+
+use gloo_net::http::{Request, RequestBuilder};
+use js_sys::{Function, Promise, Reflect};
+use leptos::prelude::{document, window};
+use rectify_protocol::{Catalog, Fact};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::UrlSearchParams;
+
+/// The page's address up to its last slash.
+pub fn base() -> String {
+    let here = document().base_uri().ok().flatten().unwrap_or_default();
+    let path = here.split(['?', '#']).next().unwrap_or_default();
+    path.rfind('/').map_or_else(String::new, |slash| path[..=slash].to_owned())
+}
+
+/// A parameter of the page's address: `?device=flex`.
+pub fn parameter(name: &str) -> Option<String> {
+    let search = window().location().search().ok()?;
+    UrlSearchParams::new_with_str(&search).ok()?.get(name)
+}
+
+/// The models that lie beside the page.
+pub async fn catalog() -> Result<Catalog, String> {
+    read_json("models.json").await
+}
+
+/// Ready facts to try.
+pub async fn examples() -> Result<Vec<Fact>, String> {
+    read_json("facts/examples.json").await
+}
+
+/// The models of the server that this page came from, if it runs sessions.
+pub async fn server_catalog() -> Option<Catalog> {
+    read_json("api/models").await.ok()
+}
+
+async fn read_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<T, String> {
+    let answer = Request::get(&format!("{}{path}", base())).send().await;
+    let answer = answer.map_err(|error| format!("{path} could not be fetched: {error}"))?;
+    if !answer.ok() {
+        return Err(format!("{path} could not be fetched: the server answered {}", answer.status()));
+    }
+    answer.json().await.map_err(|error| format!("{path} is not what it should be: {error}"))
+}
+
+/// Whether this browser has a graphics card for us and the worker for it is there; if not, why.
+pub async fn webgpu() -> Result<(), String> {
+    let gpu = Reflect::get(&window().navigator(), &"gpu".into()).unwrap_or(JsValue::UNDEFINED);
+    if gpu.is_undefined() {
+        return Err(if window().is_secure_context() {
+            "this browser does not offer WebGPU".into()
+        } else {
+            "browsers offer WebGPU to https and localhost addresses only".into()
+        });
+    }
+    let adapter = async {
+        let request: Function = Reflect::get(&gpu, &"requestAdapter".into())?.dyn_into()?;
+        JsFuture::from(request.call0(&gpu)?.dyn_into::<Promise>()?).await
+    };
+    match adapter.await {
+        Ok(adapter) if !adapter.is_null() => {}
+        Ok(_) => return Err("this browser has WebGPU but found no graphics card it trusts".into()),
+        Err(error) => return Err(format!("asking for a graphics card failed: {error:?}")),
+    }
+    let worker = RequestBuilder::new(&format!("{}webgpu/rectify-worker_bg.wasm", base()));
+    let found = worker.method(gloo_net::http::Method::HEAD).send().await;
+    match found {
+        Ok(found) if found.ok() && found.headers().get("content-type").is_some_and(|kind| kind.contains("wasm")) => {
+            Ok(())
+        }
+        _ => Err("this copy of the page was built without its WebGPU worker".into()),
+    }
+}
+
+/// `light` or `dark`: what the visitor chose before, else what the system prefers.
+pub fn theme() -> String {
+    let chosen = document().document_element().and_then(|root| root.get_attribute("data-theme"));
+    chosen.unwrap_or_else(|| if prefers("(prefers-color-scheme: dark)") { "dark" } else { "light" }.into())
+}
+
+/// Shows a theme and remembers it.
+pub fn set_theme(theme: &str) {
+    if let Some(root) = document().document_element() {
+        let _ = root.set_attribute("data-theme", theme);
+    }
+    // Without storage (a private window) the theme is forgotten, nothing worse.
+    if let Ok(Some(storage)) = window().local_storage() {
+        let _ = storage.set_item("rectify-theme", theme);
+    }
+}
+
+/// Brings an element into view where the page is one column wide.
+pub fn reveal_on_small_screens(id: &str) {
+    if prefers("(max-width: 760px)")
+        && let Some(element) = document().get_element_by_id(id)
+    {
+        element.scroll_into_view();
+    }
+}
+
+fn prefers(query: &str) -> bool {
+    window().match_media(query).ok().flatten().is_some_and(|found| found.matches())
+}

@@ -1,0 +1,283 @@
+//! Numbers and texts to what is drawn: plain functions, so that they can be tested without a browser.
+
+use rectify_protocol::{Failure, Probe, Progress, Step};
+
+/// A probability as a person reads it: `91.2 %`, never `0.0 %` for something that can happen.
+pub fn percent(p: f64) -> String {
+    match p * 100.0 {
+        p if p.is_nan() => "–".into(),
+        p if p > 0.0 && p < 0.1 => "< 0.1 %".into(),
+        p if p < 100.0 && p > 99.9 => "> 99.9 %".into(),
+        p => format!("{p:.1} %"),
+    }
+}
+
+/// A bar's width in CSS: at least a sliver for what is not zero.
+pub fn bar_width(p: f64) -> String {
+    if p > 0.0 { format!("max(2px, {:.2}%)", p.min(1.0) * 100.0) } else { "0".into() }
+}
+
+/// A token with its white space made visible: `Ondre`, `⏎`, `␣`.
+pub fn token(text: &str) -> String {
+    match text.trim() {
+        "" if text.contains('\n') => "⏎".into(),
+        "" => "␣".into(),
+        word => word.replace('\n', "⏎"),
+    }
+}
+
+/// `6.9 MB`, in powers of ten as files are sold.
+pub fn bytes(n: u64) -> String {
+    match n as f64 {
+        n if n < 1e3 => format!("{n:.0} bytes"),
+        n if n < 1e6 => format!("{:.0} kB", n / 1e3),
+        n if n < 1e8 => format!("{:.1} MB", n / 1e6),
+        n if n < 1e9 => format!("{:.0} MB", n / 1e6),
+        n => format!("{:.1} GB", n / 1e9),
+    }
+}
+
+/// `262,144`.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).expect("digits are ASCII")).collect();
+    groups.join(",")
+}
+
+/// Three figures, whatever the size: `412`, `4.13`, `0.00413`.
+pub fn figures(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() {
+        return if x == 0.0 { "0".into() } else { "–".into() };
+    }
+    let digits_before = x.abs().log10().floor() as i32 + 1;
+    if !(-3..=7).contains(&digits_before) {
+        return format!("{x:.2e}");
+    }
+    format!("{x:.*}", usize::try_from(3 - digits_before).unwrap_or(0))
+}
+
+/// `140 ms`, `1.9 s`, `2 min 5 s`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.9995 => format!("{:.0} ms", s * 1000.0),
+        s if s < 99.95 => format!("{s:.1} s"),
+        s => format!("{} min {} s", (s / 60.0) as u64, (s % 60.0) as u64),
+    }
+}
+
+/// The start of a hash that is enough to tell models apart.
+pub fn short_hash(hash: &str) -> &str {
+    hash.get(..7).unwrap_or(hash)
+}
+
+/// A continuation cut where its first sentence ends, for a table's cell.
+pub fn first_sentence(text: &str) -> String {
+    let text = text.trim();
+    let end = text.char_indices().find(|(i, c)| *c == '\n' || (matches!(c, '.' | '!' | '?') && *i > 0));
+    let sentence = end.map_or(text, |(i, _)| &text[..i]).trim_end_matches(',');
+    match sentence.char_indices().nth(48) {
+        Some((i, _)) => format!("{}…", sentence[..i].trim_end()),
+        None => sentence.to_owned(),
+    }
+}
+
+/// A prompt in three parts, the subject in the middle, so that it can be set apart.
+pub fn around_subject<'a>(prompt: &'a str, subject: &'a str) -> (&'a str, &'a str, &'a str) {
+    match prompt.find(subject) {
+        Some(start) if !subject.is_empty() => {
+            (&prompt[..start], subject, prompt[start + subject.len()..].trim_end())
+        }
+        _ => (prompt.trim_end(), "", ""),
+    }
+}
+
+/// What became of a paraphrase or neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether that is what one wants.
+    pub good: bool,
+    /// In a word or two.
+    pub words: &'static str,
+    /// The same as a sign, so that colour is never all there is.
+    pub sign: &'static str,
+}
+
+/// A paraphrase should answer the new object.
+pub fn paraphrase_verdict(probe: &Probe) -> Verdict {
+    match probe.score {
+        score if score >= 1.0 => Verdict { good: true, words: "follows", sign: "✓" },
+        score if score > 0.0 => Verdict { good: false, words: "in part", sign: "≈" },
+        _ => Verdict { good: false, words: "does not", sign: "✕" },
+    }
+}
+
+/// A neighbour should answer as before.
+pub fn neighbor_verdict(probe: &Probe) -> Verdict {
+    match probe.score {
+        score if score >= 1.0 => Verdict { good: true, words: "unchanged", sign: "✓" },
+        score if score > 0.0 => Verdict { good: false, words: "in part", sign: "≈" },
+        _ => Verdict { good: false, words: "moved", sign: "✕" },
+    }
+}
+
+/// A curve in a box of `width × height` for an SVG path: left to right over `slots` places, the largest value on top.
+/// `highest` fixes the top where curves are to be compared; zero is always the bottom.
+pub fn curve(values: &[f64], slots: usize, highest: f64, width: f64, height: f64) -> String {
+    let mut path = String::new();
+    for (i, (x, y)) in points(values, slots, highest, width, height).into_iter().enumerate() {
+        path.push_str(&format!("{}{x:.1} {y:.1}", if i == 0 { "M" } else { "L" }));
+    }
+    path
+}
+
+/// The places of [`curve`].
+pub fn points(values: &[f64], slots: usize, highest: f64, width: f64, height: f64) -> Vec<(f64, f64)> {
+    let gaps = slots.max(values.len()).max(2) - 1;
+    let place = |(i, value): (usize, &f64)| {
+        let share = if highest > 0.0 { (value / highest).clamp(0.0, 1.0) } else { 0.0 };
+        (i as f64 * width / gaps as f64, height - share * height)
+    };
+    values.iter().enumerate().filter(|(_, value)| value.is_finite()).map(place).collect()
+}
+
+/// The largest loss of a trace, which is where its curve begins in all but strange cases.
+pub fn highest_loss(trace: &[Step]) -> f64 {
+    trace.iter().map(Step::loss).filter(|loss| loss.is_finite()).fold(0.0, f64::max)
+}
+
+/// What a session is doing, for the person who waits.
+pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
+    match progress {
+        Some(Progress::Fetching { done, total: Some(total), .. }) => {
+            format!("Fetching the model: {} of {}", bytes(*done), bytes(*total))
+        }
+        Some(Progress::Fetching { done, total: None, .. }) => format!("Fetching the model: {}", bytes(*done)),
+        Some(Progress::Preparing) => "Taking up the weights".into(),
+        Some(Progress::Measuring { after: false }) => "Asking the model before the edit".into(),
+        Some(Progress::Measuring { after: true }) => "Asking the edited model".into(),
+        Some(Progress::SamplingContexts { done, total }) => format!("Writing contexts: {done} of {total} tokens"),
+        Some(Progress::Optimizing { step, steps, .. }) => format!("Looking for the value: step {} of {steps}", step.step + 1),
+        Some(Progress::Applying) => "Changing the weights".into(),
+        None => match doing {
+            "load" => "Looking for the model",
+            "edit" => "Starting the edit",
+            "undo" => "Taking the edit back",
+            _ => "Waiting for the model's answer",
+        }
+        .into(),
+    }
+}
+
+/// How far that is, where it can be known.
+pub fn progress_share(progress: Option<&Progress>) -> Option<f64> {
+    let share = |done: f64, all: f64| (all > 0.0).then(|| (done / all).clamp(0.0, 1.0));
+    match progress? {
+        Progress::Fetching { done, total, .. } => share(*done as f64, (*total)? as f64),
+        Progress::SamplingContexts { done, total } => share(*done as f64, *total as f64),
+        Progress::Optimizing { step, steps, .. } => share((step.step + 1) as f64, *steps as f64),
+        Progress::Preparing | Progress::Measuring { .. } | Progress::Applying => None,
+    }
+}
+
+/// A failure as a sentence in the form's own words: ``“Should say” is empty.``
+pub fn sentence(failure: &Failure) -> String {
+    let mut words = failure.message.clone();
+    for (field, label) in [("subject", "Subject"), ("prompt", "Prompt"), ("target_new", "Should say"), ("target_true", "Now says")] {
+        if let Some(rest) = words.strip_prefix(&format!("{field} ")) {
+            words = format!("“{label}” {rest}");
+        }
+    }
+    for (field, label) in [("paraphrases[", "Rephrasing"), ("neighbors[", "Neighbour")] {
+        if let Some((number, rest)) = words.strip_prefix(field).and_then(|rest| rest.split_once(']'))
+            && let Ok(number) = number.parse::<usize>()
+        {
+            words = format!("{label} {}{rest}", number + 1);
+        }
+    }
+    let mut letters = words.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(found: impl Into<String>, expected: &str) {
+        assert_eq!(found.into(), expected);
+    }
+
+    #[test]
+    fn small_and_large_probabilities_are_never_rounded_to_never_and_always() {
+        check(percent(0.9123), "91.2 %");
+        check(percent(0.00001), "< 0.1 %");
+        check(percent(0.99999), "> 99.9 %");
+        check(percent(0.0), "0.0 %");
+        check(percent(1.0), "100.0 %");
+        check(percent(f64::NAN), "–");
+    }
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        check(bytes(812), "812 bytes");
+        check(bytes(6_900_000), "6.9 MB");
+        check(bytes(548_000_000), "548 MB");
+        check(thousands(7), "7");
+        check(thousands(262_144), "262,144");
+        check(thousands(1_000), "1,000");
+        check(figures(412.57), "413");
+        check(figures(0.04126), "0.0413");
+        check(figures(0.0), "0");
+        check(duration(0.14), "140 ms");
+        check(duration(1.94), "1.9 s");
+        check(duration(125.0), "2 min 5 s");
+        check(short_hash("7c1ef03a11"), "7c1ef03");
+    }
+
+    #[test]
+    fn white_space_in_a_token_can_be_seen() {
+        check(token(" word"), "word");
+        check(token("\n"), "⏎");
+        check(token(" "), "␣");
+    }
+
+    #[test]
+    fn a_continuation_is_cut_after_its_first_sentence() {
+        check(first_sentence(" a town. And more"), "a town");
+        check(first_sentence("a town\nand more"), "a town");
+        check(first_sentence(&"word ".repeat(30)), "word word word word word word word word word wor…");
+    }
+
+    #[test]
+    fn a_subject_is_found_in_its_prompt() {
+        assert_eq!(around_subject("Is Ada born in ", "Ada"), ("Is ", "Ada", " born in"));
+        assert_eq!(around_subject("Is Ida born in", "Ada"), ("Is Ida born in", "", ""));
+        assert_eq!(around_subject("Is Ida", ""), ("Is Ida", "", ""));
+    }
+
+    #[test]
+    fn a_curve_fills_its_box_from_left_to_right() {
+        check(curve(&[4.0, 2.0, 0.0], 3, 4.0, 100.0, 50.0), "M0.0 0.0L50.0 25.0L100.0 50.0");
+        check(curve(&[4.0], 3, 4.0, 100.0, 50.0), "M0.0 0.0");
+        check(curve(&[], 3, 0.0, 100.0, 50.0), "");
+        check(curve(&[1.0, f64::NAN, 1.0], 3, 1.0, 100.0, 50.0), "M0.0 0.0L100.0 0.0");
+    }
+
+    #[test]
+    fn only_a_full_score_is_good() {
+        let probe = |score| Probe { prompt: String::new(), before: String::new(), after: String::new(), score };
+        assert_eq!(paraphrase_verdict(&probe(1.0)), Verdict { good: true, words: "follows", sign: "✓" });
+        assert_eq!(paraphrase_verdict(&probe(0.5)), Verdict { good: false, words: "in part", sign: "≈" });
+        assert_eq!(neighbor_verdict(&probe(0.0)), Verdict { good: false, words: "moved", sign: "✕" });
+        assert_eq!(neighbor_verdict(&probe(f64::NAN)), Verdict { good: false, words: "moved", sign: "✕" });
+    }
+
+    #[test]
+    fn a_failure_speaks_of_the_form_and_not_of_fields() {
+        check(sentence(&Failure::bad_input("target_new is empty")), "“Should say” is empty.");
+        check(sentence(&Failure::bad_input("paraphrases[0] is empty")), "Rephrasing 1 is empty.");
+        check(sentence(&Failure::bad_input("no model is loaded")), "No model is loaded.");
+    }
+}

@@ -1,0 +1,188 @@
+//! The commands. Each has a file with its arguments on top and `run` below; all of them answer on `out` and say
+//! everything else on stderr.
+
+mod ask;
+mod edit;
+mod models;
+mod serve;
+mod settings;
+mod stats;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+use rectify_core::Session;
+use rectify_protocol::{Command, Event, Failure, ModelInfo, Progress};
+
+use crate::{
+    device::DeviceKind,
+    engine::{self, Cancel},
+    io,
+    models::{Source, Static, resolve},
+    progress::Line,
+};
+
+/// Edits facts inside language models and shows what else changes.
+#[derive(Debug, Parser)]
+#[command(name = "rectify", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Subcommands,
+    /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static
+    #[arg(long = "static", global = true, value_name = "DIR")]
+    static_folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Complete a prompt, with an edit applied if you like
+    Ask(ask::Args),
+    /// Write facts into a model and measure before and after
+    Edit(edit::Args),
+    /// Gather the second moment of keys that `edit --covariance` reads
+    Stats(stats::Args),
+    /// List, check and convert models
+    #[command(subcommand)]
+    Models(models::Subcommands),
+    /// Serve the page, the bundled models and sessions on this machine
+    Serve(serve::Args),
+}
+
+/// Runs the program.
+pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let statics = cli.static_folder.as_deref();
+    match cli.command {
+        Subcommands::Ask(args) => ask::run(&args, statics, out),
+        Subcommands::Edit(args) => edit::run(&args, statics, out),
+        Subcommands::Stats(args) => stats::run(&args, statics, out),
+        Subcommands::Models(command) => models::run(&command, statics, out),
+        Subcommands::Serve(args) => serve::run(&args, statics),
+    }
+}
+
+/// A session on this thread, that Ctrl-C cancels.
+struct Desk {
+    session: Session,
+    source: Source,
+    line: Line,
+    cancel: Cancel,
+}
+
+impl Desk {
+    fn open(model: &str, statics: Option<&Path>, device: DeviceKind) -> Result<Self, Failure> {
+        let source = resolve(Static::find(statics), model)?;
+        let cancel = cancel_on_interrupt()?;
+        let line = Line::new();
+        let session = engine::open(&source, device, &cancel, &mut |progress| line.show(&progress));
+        let session = session.ok_or_else(cancelled)??;
+        Ok(Self { session, source, line, cancel })
+    }
+
+    fn info(&self) -> ModelInfo {
+        self.source.describe(self.session.info().expect("a desk opens with a model"))
+    }
+
+    fn handle(&mut self, command: Command) -> Result<Event, Failure> {
+        let command = engine::prepare(command, &self.source)?;
+        let mut watch = |progress: Progress| self.line.show(&progress);
+        let ended = engine::drive(self.session.handle(command, &mut watch), &self.cancel);
+        Ok(ended.ok_or_else(cancelled)??)
+    }
+
+    /// What the edits so far changed, as a file.
+    fn export(&self) -> Result<Vec<u8>, Failure> {
+        Ok(engine::drive(self.session.export_delta(), &self.cancel).ok_or_else(cancelled)??)
+    }
+}
+
+fn cancelled() -> Failure {
+    io::internal("cancelled; nothing was written")
+}
+
+/// A session answered with an event of another command.
+fn unexpected(event: &Event) -> Failure {
+    io::internal(format!("the session answered out of turn: {event:?}"))
+}
+
+/// The first Ctrl-C asks; the second ends the program.
+fn cancel_on_interrupt() -> Result<Cancel, Failure> {
+    let cannot = |error: std::io::Error| io::internal(format!("cannot watch for Ctrl-C: {error}"));
+    let cancel = Cancel::default();
+    let wish = cancel.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot)?;
+    let watch = move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if wish.is_set() {
+                    std::process::exit(1);
+                }
+                wish.set();
+            }
+        });
+    };
+    std::thread::Builder::new().name("interrupt".into()).spawn(watch).map_err(cannot)?;
+    Ok(cancel)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_usage(line: &str, parts: &[&str]) {
+        match Cli::try_parse_from(line.split(' ')) {
+            Ok(_) => assert!(parts.is_empty(), "accepted: {line}"),
+            Err(error) => {
+                assert_eq!(error.exit_code(), 2, "{error}");
+                assert!(!parts.is_empty(), "{error}");
+                for part in parts {
+                    assert!(error.to_string().contains(part), "{error}\nlacks {part:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_is_accepted() {
+        check_usage("rectify ask --model M --prompt TEXT --tokens 20 --top 5 --edits DIR --json", &[]);
+        check_usage("rectify edit --model M --facts FILE --index 0..3 --method rome --layer 5 --contexts 7", &[]);
+        check_usage("rectify edit --model M --facts F --method rome --covariance none --key mean --set v_lr=0.1", &[]);
+        check_usage("rectify edit --model M --facts F --method rome --set v_lr=0.1 --set kl_factor=0 --seed 3", &[]);
+        check_usage("rectify edit --model M --facts F --method rome --regularizer rect --keep 40% --json", &[]);
+        check_usage("rectify edit --model M --facts F --method rome --mode sequential --device flex --out D", &[]);
+        check_usage("rectify stats --model M --text FILE --layers 4,5 --tokens 100 --out DIR", &[]);
+        check_usage("rectify models list", &[]);
+        check_usage("rectify models check --json", &[]);
+        check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
+        check_usage("rectify models hash DIR", &[]);
+        check_usage("rectify serve --listen 127.0.0.1:0 --data DIR --site DIR", &[]);
+    }
+
+    #[test]
+    fn bad_usage_is_named() {
+        let edit = |rest: &str| format!("rectify edit --model M --facts F {rest}");
+        check_usage(&edit("--method rom"), &["unknown method \"rom\"; did you mean \"rome\"?"]);
+        check_usage(&edit("--method rome --regularizer rekt"), &["did you mean \"rect\"?"]);
+        check_usage(&edit("--method rome --mode sequentail"), &["did you mean \"sequential\"?"]);
+        check_usage(&edit("--method rome --device vulcan"), &["did you mean \"vulkan\"?"]);
+        check_usage(&edit("--method rome --key men"), &["did you mean \"mean\"?"]);
+        check_usage(&edit("--method rome --index 3..1"), &["holds nothing"]);
+        check_usage(&edit("--method rome --index x"), &["0..3"]);
+        for keep in ["-1", "0", "NaN", "101%", "1.01", "inf", "forty"] {
+            check_usage(&edit(&format!("--method rome --regularizer rect --keep {keep}")), &["--keep", keep]);
+        }
+        check_usage(&edit("--method rome --set v_lr"), &["NAME=VALUE"]);
+        check_usage(&edit(""), &["--method"]);
+        check_usage("rectify edits", &["unrecognized subcommand"]);
+    }
+}

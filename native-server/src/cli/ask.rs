@@ -1,0 +1,88 @@
+//! `rectify ask`.
+
+use std::{
+    fmt::Write as _,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use rectify_protocol::{Answer, Command, Event, Failure, ModelInfo};
+use serde::Serialize;
+
+use super::{Desk, unexpected};
+use crate::{device::DeviceKind, io};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A bundled model's id or a folder
+    #[arg(long)]
+    model: String,
+    /// The text to complete
+    #[arg(long)]
+    prompt: String,
+    /// How many tokens to generate
+    #[arg(long, default_value_t = 20)]
+    tokens: usize,
+    /// How many candidates for the next token to list
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// Answer with the delta.safetensors of this folder applied
+    #[arg(long, value_name = "DIR")]
+    edits: Option<PathBuf>,
+    /// flex (the CPU), vulkan or cuda
+    #[arg(long, default_value = "flex")]
+    device: DeviceKind,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    model: ModelInfo,
+    edits: Option<&'a Path>,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+    let delta = args.edits.as_deref().map(read_delta).transpose()?;
+    let mut desk = Desk::open(&args.model, statics, args.device)?;
+    if let Some((path, bytes)) = &delta {
+        desk.session.apply_delta(&path.display().to_string(), bytes)?;
+    }
+    let command = Command::Ask { prompt: args.prompt.clone(), tokens: args.tokens, top: args.top };
+    let answer = match desk.handle(command)? {
+        Event::Answered(answer) => answer,
+        other => return Err(unexpected(&other)),
+    };
+    let text = if args.json {
+        io::to_json(&Document { schema: 1, model: desk.info(), edits: args.edits.as_deref(), answer })?
+    } else {
+        table(&answer)
+    };
+    drop(desk);
+    io::print(out, &text)
+}
+
+fn read_delta(folder: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
+    let path = folder.join("delta.safetensors");
+    if folder.is_dir() && !path.is_file() {
+        return Err(Failure::bad_input(format!(
+            "{} holds no delta.safetensors; `rectify edit --out` writes one",
+            folder.display()
+        )));
+    }
+    let bytes = io::read_bytes(&path)?;
+    Ok((path, bytes))
+}
+
+fn table(answer: &Answer) -> String {
+    let mut text = format!("{}{}\n\n", answer.prompt, answer.text);
+    for candidate in &answer.top {
+        let _ = writeln!(text, "{:>7.2} %  {:?}", candidate.1 * 100.0, candidate.0);
+    }
+    text
+}

@@ -1,0 +1,267 @@
+//! From `rectify edit`'s flags to an [`EditSpec`].
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use rectify_protocol::{Contexts, EditSpec, EditorSpec, Failure, KeyChoice, Regularizer};
+use serde_json::Value;
+
+use crate::{device::unknown, io};
+
+/// The flags that say how to edit.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Settings {
+    /// The editor: rome
+    #[arg(long, value_parser = method)]
+    method: String,
+    /// The layer to edit; the model's default when absent
+    #[arg(long)]
+    layer: Option<usize>,
+    /// A JSON list of templates, each with one {}, or the seed to sample them with
+    #[arg(long, value_name = "FILE.json|SEED")]
+    contexts: Option<String>,
+    /// Whiten keys by DIR/moment.LAYER.safetensors, as `rectify stats` writes it, or `none`
+    #[arg(long, value_name = "DIR|none", default_value = "none")]
+    covariance: String,
+    /// Which key the update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
+    #[arg(long, value_parser = key)]
+    key: Option<KeyChoice>,
+    /// Any hyper-parameter by its name in the field: v_lr, v_num_grad_steps, kl_factor, …
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+    /// What is kept of the update: none (all of it), rect or random
+    #[arg(long, default_value = "none", value_parser = regularizer)]
+    regularizer: String,
+    /// The share of entries that rect and random keep, above 0 and at most 1; 40% is 0.4. Default: 0.4
+    #[arg(long, value_parser = keep, allow_negative_numbers = true)]
+    keep: Option<f64>,
+    /// Seeds the sampled contexts and the random regularizer
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Settings {
+    /// The settings as one value, checked, and the folder of moments.
+    pub(super) fn spec(&self) -> Result<(EditSpec, Option<PathBuf>), Failure> {
+        let mut editor = serde_json::json!({ "method": self.method });
+        let default: EditorSpec = from_value(&editor)?;
+        editor = serde_json::to_value(default).map_err(|error| io::internal(error.to_string()))?;
+        for (name, value) in &self.set {
+            assign(&mut editor, name, value)?;
+        }
+        let EditorSpec::Rome(mut rome) = from_value(&editor)?;
+        if let Some(layer) = self.layer {
+            if rome.layers.is_some() {
+                return Err(Failure::bad_input("--layer and --set layers=… both name the layer"));
+            }
+            rome.layers = Some(vec![layer]);
+        }
+        if let Some(key) = self.key {
+            rome.key = key;
+        }
+        let mut seed = self.seed;
+        if let Some(contexts) = &self.contexts {
+            match contexts.parse() {
+                Ok(number) if seed.is_some_and(|seed| seed != number) => {
+                    return Err(Failure::bad_input("--contexts and --seed name different seeds"));
+                }
+                Ok(number) => seed = Some(number),
+                Err(_) => rome.contexts = Contexts::Given(templates(Path::new(contexts))?),
+            }
+        }
+        let covariance = (self.covariance != "none").then(|| PathBuf::from(&self.covariance));
+        match &covariance {
+            Some(_) => rome.mom2_adjustment = true,
+            None if rome.mom2_adjustment => {
+                return Err(Failure::bad_input("mom2_adjustment needs --covariance DIR, with `rectify stats`' files"));
+            }
+            None => {}
+        }
+        let regularizer = match (self.regularizer.as_str(), self.keep) {
+            ("none", Some(_)) => return Err(Failure::bad_input("--keep needs --regularizer rect or random")),
+            ("none", None) => Regularizer::None,
+            ("rect", keep) => Regularizer::Rect { keep: keep.unwrap_or(KEEP) },
+            (_, keep) => Regularizer::Random { keep: keep.unwrap_or(KEEP) },
+        };
+        let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer, seed: seed.unwrap_or(0) };
+        spec.validate()?;
+        Ok((spec, covariance))
+    }
+}
+
+/// The share that RECT's paper keeps.
+const KEEP: f64 = 0.4;
+
+fn from_value(editor: &Value) -> Result<EditorSpec, Failure> {
+    serde_json::from_value(editor.clone()).map_err(|error| Failure::bad_input(error.to_string()))
+}
+
+/// Changes one hyper-parameter. The settings' own (de)serialisation knows the names and types.
+fn assign(editor: &mut Value, name: &str, text: &str) -> Result<(), Failure> {
+    let known: Vec<&str> = editor.as_object().into_iter().flat_map(|object| object.keys()).map(String::as_str).collect();
+    let known: Vec<&str> = known.into_iter().filter(|name| *name != "method").collect();
+    if !known.contains(&name) {
+        return Err(Failure::bad_input(unknown("hyper-parameter", name, &known)));
+    }
+    // A number or a quoted text, a list written without its brackets, or a text written without its quotes.
+    let readings = [text.to_owned(), format!("[{text}]")];
+    let readings = readings.iter().filter_map(|reading| serde_json::from_str(reading).ok());
+    let mut problem = None;
+    for value in readings.chain([Value::from(text)]) {
+        let mut changed = editor.clone();
+        changed[name] = value;
+        match serde_json::from_value::<EditorSpec>(changed.clone()) {
+            Ok(_) => {
+                *editor = changed;
+                return Ok(());
+            }
+            Err(error) => problem = problem.or(Some(error)),
+        }
+    }
+    let problem = problem.map(|error| error.to_string().replace('`', "\"")).unwrap_or_default();
+    Err(Failure::bad_input(format!("{name} cannot be {text:?}: {problem}")))
+}
+
+fn templates(path: &Path) -> Result<Vec<String>, Failure> {
+    let text = io::read_text(path)?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::bad_input(format!("{} is not a JSON list of templates: {error}", path.display()))
+    })
+}
+
+fn one_of(what: &str, text: &str, known: &[&str]) -> Result<String, String> {
+    known.iter().find(|name| **name == text).map(|name| (*name).to_owned()).ok_or_else(|| unknown(what, text, known))
+}
+
+fn method(text: &str) -> Result<String, String> {
+    one_of("method", text, EditorSpec::METHODS)
+}
+
+fn regularizer(text: &str) -> Result<String, String> {
+    one_of("regularizer", text, Regularizer::NAMES)
+}
+
+fn key(text: &str) -> Result<KeyChoice, String> {
+    let name = one_of("key", text, &["mixed", "mean", "prompt"])?;
+    serde_json::from_value(Value::from(name)).map_err(|error| error.to_string())
+}
+
+/// `0.4` or `40%`.
+fn keep(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= unit => Ok(number / unit),
+        _ => Err("it is a share above 0 and at most 1, such as 0.4 or 40%".into()),
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// `0..3`, half open, or a single number.
+pub(super) fn index(text: &str) -> Result<Range<usize>, String> {
+    let bad = || format!("{text:?} is neither a number nor a half-open range such as 0..3");
+    let number = |text: &str| text.parse::<usize>().map_err(|_| bad());
+    match text.split_once("..") {
+        None => number(text).and_then(|start| Ok(start..start.checked_add(1).ok_or_else(bad)?)),
+        Some((start, end)) => {
+            let range = number(start)?..number(end)?;
+            if range.is_empty() { Err(format!("{text} holds nothing; the end is not part of it")) } else { Ok(range) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rectify_protocol::{FactToken, RomeSpec};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn spec(flags: &str) -> Result<EditSpec, Failure> {
+        let words = ["edit", "--method", "rome"].into_iter().chain(flags.split_whitespace());
+        Flags::try_parse_from(words).unwrap().settings.spec().map(|(spec, _)| spec)
+    }
+
+    #[track_caller]
+    fn check(flags: &str, change: impl FnOnce(&mut EditSpec, &mut RomeSpec)) {
+        let mut rome = RomeSpec::default();
+        let editor = EditorSpec::Rome(RomeSpec::default());
+        let mut expected = EditSpec { editor, regularizer: Regularizer::None, seed: 0 };
+        change(&mut expected, &mut rome);
+        expected.editor = EditorSpec::Rome(rome);
+        assert_eq!(spec(flags).unwrap(), expected, "{flags}");
+    }
+
+    #[track_caller]
+    fn check_refused(flags: &str, part: &str) {
+        let failure = spec(flags).unwrap_err();
+        assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        check("", |_, _| {});
+        check("--layer 5 --key mean --seed 3", |spec, rome| {
+            spec.seed = 3;
+            rome.layers = Some(vec![5]);
+            rome.key = KeyChoice::Mean;
+        });
+        check("--contexts 7", |spec, _| spec.seed = 7);
+        check("--regularizer rect", |spec, _| spec.regularizer = Regularizer::Rect { keep: 0.4 });
+        check("--regularizer random --keep 20%", |spec, _| spec.regularizer = Regularizer::Random { keep: 0.2 });
+        check("--covariance somewhere", |_, rome| rome.mom2_adjustment = true);
+    }
+
+    #[test]
+    fn any_hyper_parameter_can_be_set_by_its_name() {
+        check("--set v_lr=0.1 --set v_num_grad_steps=5", |_, rome| {
+            rome.v_lr = 0.1;
+            rome.v_num_grad_steps = 5;
+        });
+        check("--set layers=4", |_, rome| rome.layers = Some(vec![4]));
+        check("--set layers=[4]", |_, rome| rome.layers = Some(vec![4]));
+        check("--set fact_token=last --set key=prompt", |_, rome| {
+            rome.fact_token = FactToken::Last;
+            rome.key = KeyChoice::Prompt;
+        });
+        check(r#"--set contexts={"given":["{}"]}"#, |_, rome| rome.contexts = Contexts::Given(vec!["{}".into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_named() {
+        check_refused("--set v_lrr=0.1", "unknown hyper-parameter \"v_lrr\"; did you mean \"v_lr\"?");
+        check_refused("--set method=memit", "unknown hyper-parameter \"method\"");
+        check_refused("--set v_lr=fast", "v_lr cannot be \"fast\"");
+        check_refused("--set v_lr=NaN", "v_lr cannot be \"NaN\"");
+        check_refused("--set v_lr=-1", "v_lr is -1");
+        check_refused("--set v_num_grad_steps=2.5", "v_num_grad_steps cannot be \"2.5\"");
+        check_refused("--set v_num_grad_steps=0", "v_num_grad_steps is 0");
+        check_refused("--set layers=4,5", "exactly one layer");
+        check_refused("--set layers=4 --layer 5", "both name the layer");
+        check_refused("--set mom2_adjustment=true", "needs --covariance");
+        check_refused("--contexts 7 --seed 8", "different seeds");
+        check_refused("--contexts nowhere.json", "cannot read nowhere.json");
+        check_refused("--keep 0.4", "--keep needs --regularizer");
+    }
+
+    #[test]
+    fn an_index_is_a_number_or_a_half_open_range() {
+        assert_eq!(index("2"), Ok(2..3));
+        assert_eq!(index("0..3"), Ok(0..3));
+        assert!(index("3..3").is_err());
+        assert!(index("..3").is_err());
+        assert!(index("-1").is_err());
+        assert!(index("18446744073709551615").is_err());
+    }
+}

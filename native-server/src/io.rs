@@ -1,0 +1,85 @@
+//! Files, with the path in every complaint.
+
+use std::{fs, io, path::Path};
+
+use memmap2::Mmap;
+use rectify_protocol::{Failure, Kind};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// A failure to read what the asker named: theirs to mend.
+pub fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    let kind = if error.kind() == io::ErrorKind::NotFound { Kind::NotFound } else { Kind::BadInput };
+    Failure { kind, message: format!("cannot read {}: {}", path.display(), reason(error)) }
+}
+
+/// A failure to write, which is the machine's: a full disk, a missing permission.
+pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure { kind: Kind::Internal, message: format!("cannot write {}: {}", path.display(), reason(error)) }
+}
+
+/// A failure that is nobody's fault but ours or the machine's.
+pub fn internal(message: impl Into<String>) -> Failure {
+    Failure { kind: Kind::Internal, message: message.into() }
+}
+
+/// The system's words in our style: lower case, no error number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// A whole text file, which must be UTF-8.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = read_bytes(path)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::bad_input(format!("{} is not UTF-8 text: byte {at}", path.display()))
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// A whole file.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| cannot_read(path, &error))
+}
+
+/// A file as memory, read as it is touched.
+pub fn map(path: &Path) -> Result<Mmap, Failure> {
+    let file = fs::File::open(path).map_err(|error| cannot_read(path, &error))?;
+    if file.metadata().map_err(|error| cannot_read(path, &error))?.is_dir() {
+        return Err(Failure::bad_input(format!("cannot read {}: it is a folder", path.display())));
+    }
+    // SAFETY: the mapping is read-only and its file is a checkpoint that nobody rewrites while we read it;
+    // a program that truncates it meanwhile ends this one with SIGBUS, and no wrong value is read.
+    unsafe { Mmap::map(&file) }.map_err(|error| cannot_read(path, &error))
+}
+
+/// SHA-256 of a file, hexadecimal, and its size.
+pub fn sha256(path: &Path) -> Result<(String, u64), Failure> {
+    let mut file = fs::File::open(path).map_err(|error| cannot_read(path, &error))?;
+    let mut hasher = Sha256::new();
+    let size = io::copy(&mut file, &mut hasher).map_err(|error| cannot_read(path, &error))?;
+    Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+}
+
+/// A value as an indented JSON document with a final newline.
+pub fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| internal(format!("cannot write JSON: {error}")))?;
+    Ok(text + "\n")
+}
+
+/// Writes what a command answers. A reader that has gone away (`| head`) is not an error.
+pub fn print(out: &mut dyn io::Write, text: &str) -> Result<(), Failure> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(Path::new("stdout"), &error)),
+        _ => Ok(()),
+    }
+}
+
+/// A warning for the person at the terminal; never on stdout.
+pub fn warn(message: &str) {
+    let _ = io::Write::write_all(&mut io::stderr(), format!("warning: {message}\n").as_bytes());
+}

@@ -1,0 +1,14 @@
+//! Rectify's command line and HTTP server, as a library: [`cli::run`] is the program, [`http::app`] the service.
+//!
+//! Everything that core may not do happens here: files, clocks, threads, sockets, Ctrl-C.
+//! Begin reading at [`cli`] for the commands and at [`engine`] for how a session is driven and cancelled.
+
+pub mod cli;
+pub mod device;
+pub mod engine;
+pub mod facts;
+pub mod http;
+pub mod io;
+pub mod models;
+pub mod output;
+pub mod progress;

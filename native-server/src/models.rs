@@ -1,0 +1,276 @@
+//! Which models there are, and where: `static/models.json` and folders in Hugging Face's layout.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use rectify_core::model::{LoadedModel, Loader};
+use rectify_protocol::{EditSpec, EditorSpec, Failure, Kind, ModelInfo, Progress, nearest};
+use serde::{Deserialize, Serialize};
+
+use crate::{engine, io};
+
+/// `static/models.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// Every bundled model.
+    pub models: Vec<Entry>,
+}
+
+/// One bundled model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What commands call it.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Its folder, relative to `static/`.
+    pub folder: String,
+    /// Its files: all that a reader needs, with size and hash.
+    pub files: Vec<ListedFile>,
+    /// The layers to edit, by method.
+    #[serde(default)]
+    pub default_layers: BTreeMap<String, Vec<usize>>,
+    /// What only a page reads: description, licence, memory.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A file of a bundled model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedFile {
+    /// Relative to the model's folder.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Hexadecimal, lower case.
+    pub sha256: String,
+}
+
+/// The folder with what is shipped as it is, and its index.
+#[derive(Clone, Debug)]
+pub struct Static {
+    /// The folder itself.
+    pub folder: PathBuf,
+    /// What its `models.json` says.
+    pub index: Index,
+}
+
+/// The variable that names the static folder.
+const ENVIRONMENT: &str = "RECTIFY_STATIC";
+
+impl Static {
+    /// Finds the folder: the flag's, the environment's, `./static`, or the one this program was built beside.
+    pub fn find(flag: Option<&Path>) -> Result<Self, Failure> {
+        let named = flag.map(Path::to_owned).or_else(|| std::env::var_os(ENVIRONMENT).map(PathBuf::from));
+        let built_beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static");
+        let folder = named.unwrap_or_else(|| {
+            let here = PathBuf::from("static");
+            if here.join("models.json").is_file() { here } else { built_beside }
+        });
+        Self::open(&folder)
+    }
+
+    /// Reads `models.json` of this folder.
+    pub fn open(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join("models.json");
+        let text = io::read_text(&path).map_err(|failure| Failure {
+            message: format!("{failure}; name the folder that holds it with --static or {ENVIRONMENT}"),
+            ..failure
+        })?;
+        let index = serde_json::from_str(&text)
+            .map_err(|error| Failure::bad_input(format!("{} is not a list of models: {error}", path.display())))?;
+        Ok(Self { folder: folder.to_owned(), index })
+    }
+
+    /// The bundled model with this id.
+    pub fn bundled(&self, id: &str) -> Result<Source, Failure> {
+        let entry = self.index.models.iter().find(|entry| entry.id == id).ok_or_else(|| self.unknown(id, "no model"))?;
+        Ok(Source { id: id.to_owned(), folder: self.folder.join(&entry.folder), entry: Some(entry.clone()) })
+    }
+
+    fn unknown(&self, id: &str, what: &str) -> Failure {
+        let ids: Vec<&str> = self.index.models.iter().map(|entry| entry.id.as_str()).collect();
+        let guess = nearest(id, &ids).map(|best| format!("; did you mean {best:?}?")).unwrap_or_default();
+        let known = if ids.is_empty() { "none".into() } else { ids.join(", ") };
+        Failure { kind: Kind::NotFound, message: format!("{what} {id:?}{guess} (bundled models: {known})") }
+    }
+}
+
+/// A model that was asked for.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What reports call it.
+    pub id: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// What `models.json` says about it, if it is bundled.
+    pub entry: Option<Entry>,
+}
+
+/// The model `name` stands for: a bundled id or, failing that, a folder.
+pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, Failure> {
+    let folder = Path::new(name);
+    match statics {
+        Ok(statics) => statics.bundled(name).or_else(|_| {
+            if folder.is_dir() {
+                return Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None });
+            }
+            Err(statics.unknown(name, "no bundled model and no folder"))
+        }),
+        Err(_) if folder.is_dir() => Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None }),
+        Err(failure) => Err(Failure {
+            message: format!("{name:?} is not a folder, and the bundled models are unknown: {failure}"),
+            ..failure
+        }),
+    }
+}
+
+impl Source {
+    /// Names the layer to edit where the settings leave it open and `models.json` knows it.
+    pub fn fill_layers(&self, spec: &mut EditSpec) {
+        let Some(entry) = &self.entry else { return };
+        let Some(layers) = entry.default_layers.get(spec.editor.method()) else { return };
+        match &mut spec.editor {
+            EditorSpec::Rome(rome) => rome.layers.get_or_insert_with(|| layers.clone()),
+        };
+    }
+
+    /// What a session says about the model, with the layer that [`Self::fill_layers`] would choose.
+    pub fn describe(&self, info: ModelInfo) -> ModelInfo {
+        let layer = self.entry.as_ref().and_then(|entry| entry.default_layers.get("rome")?.first().copied());
+        ModelInfo { default_layer: layer.unwrap_or(info.default_layer), ..info }
+    }
+
+    /// The weights' files, in order.
+    pub fn shards(&self) -> Result<Vec<PathBuf>, Failure> {
+        let whole = self.folder.join("model.safetensors");
+        let index = self.folder.join("model.safetensors.index.json");
+        if whole.is_file() {
+            return Ok(vec![whole]);
+        }
+        if !index.is_file() {
+            return Err(Failure::bad_input(format!(
+                "{} holds neither model.safetensors nor model.safetensors.index.json",
+                self.folder.display()
+            )));
+        }
+        let names = Loader::shard_names(&io::read_bytes(&index)?)?;
+        let shard = |name: String| {
+            let plain = Path::new(&name).components().count() == 1 && !name.starts_with('.');
+            let path = self.folder.join(&name);
+            match plain && path.is_file() {
+                true => Ok(path),
+                false => {
+                    Err(Failure::bad_input(format!("{} names the shard {name:?}, which is missing", index.display())))
+                }
+            }
+        };
+        names.into_iter().map(shard).collect()
+    }
+
+    /// Reads the model. May be dropped between files.
+    pub async fn load(
+        &self,
+        device: &burn::tensor::Device,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<LoadedModel, Failure> {
+        let config = io::read_bytes(&self.folder.join("config.json"))?;
+        let tokenizer = io::read_bytes(&self.folder.join("tokenizer.json"))?;
+        let shards = self.shards()?.into_iter().map(|path| io::map(&path).map(|map| (path, map)));
+        let shards = shards.collect::<Result<Vec<_>, _>>()?;
+        let total = shards.iter().map(|(_, map)| map.len() as u64).sum();
+        let mut done = 0;
+        let mut loader = Loader::new(&config, &tokenizer, device)?;
+        for (path, map) in &shards {
+            watch(Progress::Fetching { file: path.display().to_string(), done, total: Some(total) });
+            engine::pause().await;
+            loader.add_shard(&path.display().to_string(), map)?;
+            done += map.len() as u64;
+        }
+        watch(Progress::Preparing);
+        Ok(loader.finish(&self.id).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const INDEX: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
+        "default_layers": {"rome": [2]}, "files": [{"path": "config.json", "size": 2, "sha256": "00"}]}]}"#;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("models.json"), INDEX).unwrap();
+        folder
+    }
+
+    #[track_caller]
+    fn check_refused<T>(result: Result<T, Failure>, parts: &[&str]) {
+        let failure = result.err().expect("it was accepted");
+        for part in parts {
+            assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_a_bundled_id_or_a_folder() {
+        let folder = folder();
+        let statics = || Static::open(folder.path());
+        assert_eq!(resolve(statics(), "demo-small").unwrap().folder, folder.path().join("models/demo"));
+        let path = folder.path().display().to_string();
+        assert_eq!(resolve(statics(), &path).unwrap().id, path);
+        assert!(resolve(Static::open(Path::new("/nowhere")), &path).is_ok());
+        check_refused(resolve(statics(), "demo-smal"), &["no bundled model and no folder", "mean \"demo-small\""]);
+        check_refused(statics().unwrap().bundled(&path), &["no model", "bundled models: demo-small"]);
+        check_refused(resolve(Static::open(Path::new("/nowhere")), "demo"), &["/nowhere/models.json", "--static"]);
+    }
+
+    #[test]
+    fn what_only_a_page_reads_is_kept() {
+        let index: Index = serde_json::from_str(INDEX).unwrap();
+        let back: serde_json::Value = serde_json::to_value(&index).unwrap();
+        assert_eq!(back, serde_json::from_str::<serde_json::Value>(INDEX).unwrap());
+    }
+
+    #[test]
+    fn a_bundled_model_knows_its_layer() {
+        let folder = folder();
+        let source = Static::open(folder.path()).unwrap().bundled("demo-small").unwrap();
+        let mut spec = EditSpec {
+            editor: EditorSpec::Rome(Default::default()),
+            regularizer: Default::default(),
+            seed: 0,
+        };
+        source.fill_layers(&mut spec);
+        let EditorSpec::Rome(rome) = &spec.editor;
+        assert_eq!(rome.layers, Some(vec![2]));
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_is_missing() {
+        let folder = folder();
+        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None };
+        check_refused(source.shards(), &["holds neither model.safetensors nor model.safetensors.index.json"]);
+        fs::write(folder.path().join("model.safetensors"), "").unwrap();
+        assert_eq!(source.shards().unwrap(), [folder.path().join("model.safetensors")]);
+    }
+
+    #[test]
+    fn a_missing_shard_is_named_with_its_index() {
+        let folder = folder();
+        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None };
+        let index = |shard: &str| {
+            let text = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
+            fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();
+        };
+        index("model-1.safetensors");
+        check_refused(source.shards(), &["model.safetensors.index.json names the shard \"model-1.safetensors\""]);
+        index("../models.json");
+        check_refused(source.shards(), &["names the shard \"../models.json\", which is missing"]);
+    }
+}

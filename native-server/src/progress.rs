@@ -1,0 +1,72 @@
+//! What a running command shows at a terminal.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rectify_protocol::Progress;
+
+/// One line on stderr that follows the work; nothing where stderr is not a terminal.
+#[derive(Debug)]
+pub struct Line {
+    bar: ProgressBar,
+    prefix: String,
+}
+
+impl Line {
+    /// A line that is not there yet.
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len}");
+        bar.set_style(style.expect("the template is well-formed"));
+        Self { bar, prefix: String::new() }
+    }
+
+    /// What the following progress belongs to: `fact 3 of 20`.
+    pub fn about(&mut self, text: &str) {
+        self.prefix = format!("{text}: ");
+    }
+
+    /// Shows how far a command is.
+    pub fn show(&self, progress: &Progress) {
+        let (text, done, total) = describe(progress);
+        self.show_count(&text, done, total);
+    }
+
+    /// Shows how far a count is.
+    pub fn show_count(&self, text: &str, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(format!("{}{text}", self.prefix));
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The text, and how much of how much.
+fn describe(progress: &Progress) -> (String, u64, u64) {
+    match progress {
+        Progress::Fetching { file, done, total } => (format!("reading {file}"), *done, total.unwrap_or(*done)),
+        Progress::Preparing => ("preparing the model".into(), 0, 1),
+        Progress::Measuring { after: false } => ("asking before the edit".into(), 0, 1),
+        Progress::Measuring { after: true } => ("asking after the edit".into(), 0, 1),
+        Progress::SamplingContexts { done, total } => ("sampling contexts".into(), *done as u64, *total as u64),
+        Progress::Optimizing { step, steps, .. } => {
+            let text = format!("loss {:.3}, p(target) {:.3}", step.loss(), step.p_target);
+            (text, step.step as u64 + 1, *steps as u64)
+        }
+        Progress::Applying => ("applying the update".into(), 1, 1),
+    }
+}

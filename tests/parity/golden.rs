@@ -1,0 +1,110 @@
+//! Reads the golden files and compares with them.
+
+use std::{fs, path::PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rectify_core::model::{LoadedModel, Loader};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// One tiny model and the numbers that belong to it.
+pub struct Golden {
+    pub name: &'static str,
+    pub json: Value,
+    arrays: Vec<u8>,
+}
+
+pub const MODELS: [&str; 2] = ["gpt2-tiny", "llama-tiny"];
+
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+pub fn file(name: &str, file: &str) -> Vec<u8> {
+    let path = folder(name).join(file);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+impl Golden {
+    pub fn open(name: &'static str) -> Self {
+        let json = serde_json::from_slice(&file(name, "fixtures.json")).expect("fixtures.json is JSON");
+        Self { name, json, arrays: file(name, "fixtures.safetensors") }
+    }
+
+    pub fn model(&self) -> LoadedModel {
+        load(self.name, &Device::flex())
+    }
+
+    fn view(&self, array: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
+        let arrays = SafeTensors::deserialize(&self.arrays).expect("fixtures are safetensors");
+        let view = arrays.tensor(array).unwrap_or_else(|_| panic!("{}: no array {array:?}", self.name));
+        (view.shape().to_vec(), view.dtype(), view.data().to_vec())
+    }
+
+    pub fn shape(&self, array: &str) -> Vec<usize> {
+        self.view(array).0
+    }
+
+    pub fn f64s(&self, array: &str) -> Vec<f64> {
+        let (_, dtype, bytes) = self.view(array);
+        match dtype {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+            Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            other => panic!("{array:?} is {other:?}"),
+        }
+    }
+
+    pub fn ids(&self, array: &str) -> Vec<u32> {
+        let (_, dtype, bytes) = self.view(array);
+        assert_eq!(dtype, Dtype::I32);
+        bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) as u32).collect()
+    }
+
+    /// A matrix as the golden files store it: row-major, most significant bit first.
+    pub fn mask(&self, array: &str, entries: usize) -> Vec<bool> {
+        let (_, _, bytes) = self.view(array);
+        (0..entries).map(|i| bytes[i / 8] >> (7 - i % 8) & 1 == 1).collect()
+    }
+
+    pub fn matrix(&self, array: &str) -> Tensor<2> {
+        let [rows, columns] = self.shape(array)[..] else { panic!("{array:?} is a matrix") };
+        let values: Vec<f32> = self.f64s(array).into_iter().map(|value| value as f32).collect();
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
+    }
+
+    /// The largest difference from a golden array, relative to its largest entry, is within `tolerance`.
+    #[track_caller]
+    pub fn check(&self, array: &str, ours: &[f32], tolerance: f64) {
+        let theirs = self.f64s(array);
+        assert_eq!(ours.len(), theirs.len(), "{}: {array}", self.name);
+        let largest = theirs.iter().fold(0.0f64, |max, value| max.max(value.abs()));
+        let worst = ours
+            .iter()
+            .zip(&theirs)
+            .map(|(ours, theirs)| {
+                let difference = (f64::from(*ours) - theirs).abs();
+                if difference.is_nan() { f64::INFINITY } else { difference }
+            })
+            .fold(0.0, f64::max);
+        assert!(
+            worst <= tolerance * largest,
+            "{}: {array} differs by {:.2e} of its largest entry, allowed {tolerance:.0e}",
+            self.name,
+            worst / largest
+        );
+    }
+}
+
+pub fn load(name: &str, device: &Device) -> LoadedModel {
+    let mut loader = Loader::new(&file(name, "config.json"), &file(name, "tokenizer.json"), device).expect("reads");
+    loader.add_shard("model.safetensors", &file(name, "model.safetensors")).expect("reads");
+    loader.finish(name).expect("complete")
+}
+
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().expect("f32")
+}
+
+pub fn strings(value: &Value) -> Vec<String> {
+    value.as_array().expect("a list").iter().map(|item| item.as_str().expect("a string").to_owned()).collect()
+}

@@ -1,0 +1,94 @@
+//! Files that are not what they should be: each is refused, and the message says what and where.
+
+use burn::tensor::Device;
+use rectify_core::model::Loader;
+use safetensors::{Dtype, serialize, tensor::TensorView};
+
+use crate::golden::file;
+
+const MODEL: &str = "gpt2-tiny";
+
+fn loader(config: &str) -> rectify_core::Result<Loader> {
+    Loader::new(config.as_bytes(), &file(MODEL, "tokenizer.json"), &Device::flex())
+}
+
+fn config() -> String {
+    String::from_utf8(file(MODEL, "config.json")).expect("text")
+}
+
+#[track_caller]
+fn check_shard(bytes: &[u8], complaint: &str) {
+    let error = loader(&config()).expect("reads").add_shard("model.safetensors", bytes).expect_err(complaint);
+    let message = error.to_string();
+    assert!(message.contains("model.safetensors") && message.contains(complaint), "{message}");
+}
+
+fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let whole = file(MODEL, "model.safetensors");
+    check_shard(&whole[..whole.len() / 2], "is not a whole safetensors file");
+    check_shard(&whole[..5], "is not a whole safetensors file");
+    check_shard(&[], "is not a whole safetensors file");
+    check_shard(&(1u64 << 63).to_le_bytes(), "is not a whole safetensors file");
+    check_shard(b"<!doctype html><title>404</title>", "is a web page");
+    check_shard(b"\x80\x02pickle", "only safetensors is read");
+    check_shard(b"PK\x03\x04zip", "only safetensors is read");
+    check_shard(b"\x93NUMPY", "only safetensors is read");
+}
+
+#[test]
+fn overlapping_and_gapped_tensors_are_refused() {
+    let two = |first: [usize; 2], second: [usize; 2]| {
+        let entry = |range: [usize; 2]| format!(r#"{{"dtype":"F32","shape":[2],"data_offsets":[{},{}]}}"#, range[0], range[1]);
+        format!(r#"{{"a":{},"b":{}}}"#, entry(first), entry(second))
+    };
+    check_shard(&with_header(&two([0, 8], [4, 12]), &[0; 12]), "is not a whole safetensors file");
+    check_shard(&with_header(&two([0, 8], [16, 24]), &[0; 24]), "is not a whole safetensors file");
+    let huge = r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,4]}}"#;
+    check_shard(&with_header(huge, &[0; 4]), "is not a whole safetensors file");
+}
+
+#[test]
+fn numbers_that_are_none_are_named() {
+    let mut values = [0.0f32; 6];
+    values[4] = f32::NAN;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![6], &bytes).unwrap();
+    check_shard(&serialize([("h.0.ln_1.weight", view)], None).unwrap(), "\"h.0.ln_1.weight\" holds NaN at element 4");
+    let view = TensorView::new(Dtype::I32, vec![6], &bytes).unwrap();
+    check_shard(&serialize([("h.0.ln_1.weight", view)], None).unwrap(), "is I32");
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_its_config_is_refused() {
+    let finish = |config: &str| {
+        let mut loader = loader(config).expect("reads");
+        loader.add_shard("model.safetensors", &file(MODEL, "model.safetensors")).expect("reads");
+        loader.finish(MODEL).map(|_| ()).expect_err("refused").to_string()
+    };
+    let message = finish(&config().replace("\"n_inner\": 256", "\"n_inner\": 128"));
+    assert!(message.contains("mlp.c_fc.weight") && message.contains("[64, 256]") && message.contains("[64, 128]"), "{message}");
+    let message = finish(&config().replace("\"n_layer\": 4", "\"n_layer\": 5"));
+    assert!(message.contains("no tensor") && message.contains("h.4."), "{message}");
+    let message = finish(&config().replace("\"vocab_size\": 1024", "\"vocab_size\": 512"));
+    assert!(message.contains("wte.weight"), "{message}");
+}
+
+#[test]
+fn a_config_of_another_kind_is_refused() {
+    for (from, to, complaint) in [
+        ("\"model_type\": \"gpt2\"", "\"model_type\": \"t5\"", "model_type is \"t5\""),
+        ("\"n_head\": 4", "\"n_head\": 5", "n_head 5 does not divide n_embd 64"),
+        ("\"n_embd\": 64", "\"n_embd\": \"wide\"", "config.json"),
+        ("\"gelu_new\"", "\"relu\"", "activation_function is \"relu\""),
+    ] {
+        let message = loader(&config().replace(from, to)).map(|_| ()).expect_err(complaint).to_string();
+        assert!(message.contains(complaint), "{message}");
+    }
+    assert!(loader("{").is_err());
+    assert!(Loader::shard_names(b"not json").is_err());
+}

@@ -1,0 +1,12 @@
+//! Our numbers beside those of the reference implementations, on two tiny trained models.
+//!
+//! `tests/golden/README.md` names every array and says how it was made. Tolerances are the ones it recommends: about
+//! twenty times what the reference itself differs between f32 and f64.
+
+mod forward;
+mod golden;
+mod laws;
+mod loading;
+mod metrics;
+mod rect;
+mod rome;

@@ -1,0 +1,164 @@
+//! What the page's workers compute, digit by digit.
+
+use std::fs;
+
+use rectify_protocol::{Answer, Contexts, EditSpec, EditorSpec, Fact, Regularizer, RomeSpec};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::{driver::Browser, site, site::Site, worker::Worker};
+
+/// The golden README's bound for logits of a float32 implementation is 2e-5 of the largest; the is this.
+const LOGITS: f64 = 1e-4;
+
+fn open(test: &'static str) -> (Site, Browser) {
+    let site = Site::serve(test);
+    let browser = Browser::open(test);
+    // Any page of the site will do, and one without a program of its own leaves the processor to the worker.
+    browser.go(&format!("{}models.json", site.address));
+    (site, browser)
+}
+
+#[test]
+fn golden_logits_and_the_golden_edit_come_out_in_webassembly() {
+    let (_site, browser) = open("golden");
+    let mut worker = Worker::start(&browser, "");
+    for model in ["gpt2-tiny", "llama-tiny"] {
+        let golden = Golden::read(model);
+        let vocab = worker.load(model).vocab;
+        for (i, prompt) in golden.texts().iter().enumerate() {
+            let found = worker.ask(prompt, 1, vocab);
+            let expected = golden.last_row(&format!("forward.s{i}.logits"), vocab);
+            check_logits(&format!("{model} s{i}"), &found, &expected);
+        }
+        golden.check_edit(model, &mut worker);
+    }
+}
+
+#[test]
+fn undo_restores_every_probability_on_the_processor() {
+    let (_site, browser) = open("undo-cpu");
+    check_undo(&mut Worker::start(&browser, ""), "demo-nano");
+}
+
+#[test]
+fn webgpu_edits_undoes_and_agrees_with_the_processor() {
+    let (_site, browser) = open("webgpu");
+    let prompt = "The";
+    let mut cpu = Worker::start(&browser, "");
+    let vocab = cpu.load("demo-nano").vocab;
+    let expected = cpu.ask(prompt, 1, vocab);
+
+    let mut gpu = Worker::start(&browser, "webgpu/");
+    assert_eq!(gpu.load("demo-nano").device, "webgpu");
+    let found = gpu.ask(prompt, 1, vocab);
+    for (found, expected) in found.top.iter().zip(&expected.top) {
+        assert!((found.1 - expected.1).abs() < 1e-4, "{found:?} on webgpu, {expected:?} on flex");
+    }
+    check_undo(&mut gpu, "demo-nano");
+}
+
+#[track_caller]
+fn check_undo(worker: &mut Worker, model: &str) {
+    let info = worker.load(model);
+    let fact = Fact {
+        subject: "Orvane Tellis".into(),
+        prompt: "Orvane Tellis was born in the city of".into(),
+        target_new: "Rome".into(),
+        ..Fact::default()
+    };
+    let prompt = fact.prompt.clone();
+    let before = worker.ask(&prompt, 4, info.vocab);
+    let rome = RomeSpec {
+        v_num_grad_steps: 4,
+        contexts: Contexts::Given(vec!["{}".into(), "Therefore, the river is long. {}".into()]),
+        ..RomeSpec::default()
+    };
+    let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::Rect { keep: 0.4 }, seed: 0 };
+    let (_, report) = worker.edit(fact, spec);
+    assert_eq!(report.edits, 1);
+    assert!(report.delta_norm > 0.0);
+    assert_ne!(worker.ask(&prompt, 4, info.vocab), before, "an edit changes the answer");
+    assert_eq!(worker.undo(), 0);
+    assert_eq!(worker.ask(&prompt, 4, info.vocab), before, "undo restores it bit for bit");
+}
+
+/// Probabilities determine logits up to a constant, which the largest logit fixes here.
+#[track_caller]
+fn check_logits(what: &str, found: &Answer, logits: &[f32]) {
+    let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+    let scale = logits.iter().fold(0.0_f64, |scale, logit| scale.max(f64::from(logit.abs())));
+    let mut expected: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest)).collect();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    assert_eq!(found.top.len(), expected.len(), "{what}: every token has a probability");
+    let first = found.top[0].1.ln();
+    for (rank, (token, expected)) in found.top.iter().zip(expected).enumerate() {
+        let found = token.1.ln() - first;
+        assert!(
+            (found - expected).abs() <= LOGITS * scale,
+            "{what}: the logit of rank {rank} ({:?}) is {found} below the largest, expected {expected}",
+            token.0
+        );
+    }
+}
+
+/// A golden model's inputs, scalars and arrays.
+struct Golden {
+    json: Value,
+    arrays: Vec<u8>,
+}
+
+impl Golden {
+    fn read(model: &str) -> Self {
+        let folder = site::golden(model);
+        let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{model}/{name}: {error}"));
+        let json = serde_json::from_slice(&read("fixtures.json")).expect("fixtures.json is JSON");
+        Self { json, arrays: read("fixtures.safetensors") }
+    }
+
+    fn texts(&self) -> Vec<String> {
+        serde_json::from_value(self.json["forward"]["texts"].clone()).expect("a list of texts")
+    }
+
+    /// The last `width` values of an array of f32.
+    fn last_row(&self, name: &str, width: usize) -> Vec<f32> {
+        let arrays = SafeTensors::deserialize(&self.arrays).expect("fixtures.safetensors");
+        let array = arrays.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let bytes = array.data();
+        let (values, _) = bytes[bytes.len() - width * 4..].as_chunks::<4>();
+        values.iter().map(|value| f32::from_le_bytes(*value)).collect()
+    }
+
+    /// The first golden request, edited with golden's contexts and settings: every loss on the way and the size of
+    /// the change are golden's.
+    #[track_caller]
+    fn check_edit(&self, model: &str, worker: &mut Worker) {
+        let rome = &self.json["rome"];
+        let request = &rome["requests"][0];
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let number = |value: &Value| value.as_f64().expect("a number");
+        let fact = Fact {
+            subject: text(&request["subject"]),
+            prompt: text(&request["prompt"]),
+            target_new: text(&request["target_new"]),
+            ..Fact::default()
+        };
+        let settings = &rome["hparams"];
+        let editor = EditorSpec::Rome(RomeSpec {
+            layers: Some(vec![usize::try_from(rome["layer"].as_u64().expect("a layer")).expect("a small one")]),
+            v_num_grad_steps: 20,
+            v_lr: number(&settings["v_lr"]),
+            v_weight_decay: number(&settings["v_weight_decay"]),
+            clamp_norm_factor: number(&settings["clamp_norm_factor"]),
+            kl_factor: number(&settings["kl_factor"]),
+            contexts: Contexts::Given(serde_json::from_value(rome["templates"].clone()).expect("templates")),
+            ..RomeSpec::default()
+        });
+        let (_, report) = worker.edit(fact, EditSpec { editor, regularizer: Regularizer::None, seed: 0 });
+        assert_eq!(report.steps as u64, request["evaluations"].as_u64().expect("a count"), "{model}: evaluations");
+        let expected = number(&request["plain"]["dW_fro"]);
+        let error = (report.delta_norm - expected).abs() / expected;
+        assert!(error <= 1e-4, "{model}: the change's norm is {}, expected {expected}", report.delta_norm);
+        worker.undo();
+    }
+}

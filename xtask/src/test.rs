@@ -1,0 +1,171 @@
+//! Every test there is, counted together; and what CI checks besides.
+
+use std::{env::consts::EXE_SUFFIX, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    Args, edges,
+    setup::{Browser, Web},
+    shell::{cargo, run, run_watched, say, target_dir},
+    tidy,
+    web::{self, Webgpu},
+};
+
+/// Packages whose tests run on this machine's processor.
+const NATIVE: &[&str] =
+    &["rectify-protocol", "rectify-core", "rectify-server", "rectify-frontend", "rectify-tests", "xtask"];
+/// The one package more that only a browser runs.
+const WORKER: &str = "rectify-worker";
+
+/// `cargo xtask ci`. Everything runs, so that one failure does not hide another.
+pub fn ci(args: &mut Args) -> Result<()> {
+    args.done()?;
+    let mut failed = Vec::new();
+    let mut check = |name: &str, result: Result<()>| {
+        if let Err(error) = result {
+            say(format!("{name} FAILED: {error:#}"));
+            failed.push(name.to_owned());
+        }
+    };
+    check("edges", edges::check());
+    check("tidy", tidy::check());
+    check("fmt", run(cargo().args(["fmt", "--all", "--check"])));
+    check("clippy", clippy());
+    check("test", all_tests());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Warnings are errors. Tests may wait for the device and print; the library they test may not.
+///
+/// All packages at once, so that burn is read once and not once for each choice of its features; that the worker's
+/// WebGPU stays off here is what keeps this affordable.
+fn clippy() -> Result<()> {
+    let lint = || {
+        let mut lint = cargo();
+        lint.args(["clippy", "--quiet", "--package", WORKER]);
+        lint.args(packages());
+        lint
+    };
+    run(lint().args(["--", "-D", "warnings"]))?;
+    let lenient = ["clippy::disallowed_methods", "clippy::disallowed_macros", "clippy::print_stdout"];
+    let mut tests = lint();
+    tests.args(["--features", "rectify-tests/web", "--all-targets", "--", "-D", "warnings"]);
+    run(tests.args(lenient.iter().flat_map(|lint| ["-A", lint])))
+}
+
+/// `cargo xtask test`.
+pub fn test(args: &mut Args) -> Result<()> {
+    args.done()?;
+    all_tests()
+}
+
+fn all_tests() -> Result<()> {
+    let mut tally = Tally::default();
+    tally.step("native tests", native);
+    match Web::find_or_install() {
+        Ok(web) => tally.step("browser tests", |tally| in_browser(&web, tally)),
+        Err(error) => tally.step("browser tests", |_| Err(error)),
+    }
+    for step in &tally.broken {
+        say(format!("FAILED: {step}"));
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed > 0 {
+        bail!("not every test passed");
+    }
+    Ok(())
+}
+
+fn native(tally: &mut Tally) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--no-fail-fast"]).args(packages());
+    tally.count(&mut test)
+}
+
+/// Always the same packages, so that cargo chooses the same features of what they share and compiles it once.
+fn packages() -> impl Iterator<Item = &'static str> {
+    NATIVE.iter().flat_map(|package| ["--package", package])
+}
+
+/// The page itself, in Chromium, served by our server.
+fn in_browser(web: &Web, tally: &mut Tally) -> Result<()> {
+    let browser = Browser::find_or_install()?;
+    web::page(web, true)?;
+    web::webgpu_worker(web, Webgpu::Test)?;
+    run(cargo().arg("build").args(packages()).args(["--bin", "rectify"]))?;
+    let server = target_dir().join("debug").join(format!("rectify{EXE_SUFFIX}"));
+    let mut test = cargo();
+    test.arg("test").args(packages()).args(["--features", "rectify-tests/web", "--test", "web"]);
+    test.args(["--", "--test-threads=1"]).env("RECTIFY_SITE", web::dist()).env("RECTIFY_SERVER", server);
+    test.env("CHROMIUM", &browser.chromium).env("CHROMEDRIVER", &browser.driver);
+    tally.count(&mut test)
+}
+
+/// How many tests passed and failed. A step that breaks otherwise counts as one that failed.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    broken: Vec<String>,
+}
+
+impl Tally {
+    /// Runs a step and goes on whatever becomes of it.
+    fn step(&mut self, name: &str, step: impl FnOnce(&mut Self) -> Result<()>) {
+        say(name);
+        let failed_before = self.failed;
+        if let Err(error) = step(self) {
+            self.broken.push(format!("{name}: {error:#}"));
+            if self.failed == failed_before {
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// Runs a test command and adds up the lines in which it sums up.
+    fn count(&mut self, command: &mut Command) -> Result<()> {
+        let succeeded = run_watched(command, &mut |line| {
+            if let Some((passed, failed)) = counts(line) {
+                self.passed += passed;
+                self.failed += failed;
+            }
+        })?;
+        if !succeeded {
+            bail!("see above");
+        }
+        Ok(())
+    }
+}
+
+/// `test result: ok. 12 passed; 0 failed; 1 ignored; …` to `(12, 0)`.
+fn counts(line: &str) -> Option<(usize, usize)> {
+    let (_, counted) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| counted.split(';').find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
+    Some((number("passed")?, number("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_and_wasm_bindgen_sum_up_in_the_same_words() {
+        assert_eq!(
+            counts("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.02s"),
+            Some((12, 0))
+        );
+        assert_eq!(counts("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 filtered out"), Some((1, 2)));
+        assert_eq!(counts("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_step_that_cannot_run_is_a_failure() {
+        let mut tally = Tally::default();
+        tally.step("nothing", |_| bail!("no such program"));
+        assert_eq!((tally.passed, tally.failed, tally.broken.len()), (0, 1, 1));
+    }
+}

@@ -1,0 +1,172 @@
+//! The page: built by Trunk into `dist/`, the worker for WebGPU beside it, and served.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    Args,
+    setup::Web,
+    shell::{cargo, root, run, say, target_dir, web_target_dir},
+};
+
+/// The folder beside the page in which it looks for the worker that computes on WebGPU.
+const WEBGPU: &str = "webgpu";
+const WORKER: &str = "rectify-worker";
+
+/// `cargo xtask play`: from nothing to a page one can use.
+pub fn play(args: &mut Args) -> Result<()> {
+    let port = args.value("--port")?.unwrap_or_else(|| "8080".into());
+    let port: u16 = port.parse().with_context(|| format!("--port takes a number up to 65535, not {port:?}"))?;
+    let with_webgpu = !args.flag("--no-webgpu");
+    args.done()?;
+    let web = Web::find_or_install()?;
+    page(&web, true)?;
+    let server = server()?;
+    // The first time it takes many minutes, which nobody should wait for; later only our own part is compiled again.
+    let built_before = web_target_dir().join(WEBGPU).is_dir();
+    if with_webgpu && built_before {
+        webgpu_worker(&web, Webgpu::Play)?;
+    }
+    let mut serving = Serving::start(&server, port)?;
+    let address = format!("http://127.0.0.1:{port}");
+    say(format!("the playground is at {address}  (Ctrl-C ends it)"));
+    if with_webgpu {
+        say(
+            "the worker for WebGPU is being built, for many minutes the first time; until then the page computes on the CPU",
+        );
+        match webgpu_worker(&web, Webgpu::Play) {
+            Ok(()) => say(format!("the worker for WebGPU is ready: load {address} again to use it")),
+            Err(error) => say(format!("the worker for WebGPU could not be built, the page goes on without: {error:#}")),
+        }
+    }
+    let status = serving.0.wait()?;
+    if !status.success() {
+        bail!("the server ended: {status}");
+    }
+    Ok(())
+}
+
+/// `cargo xtask web`.
+pub fn web(args: &mut Args) -> Result<()> {
+    let release = !args.flag("--debug");
+    let with_webgpu = !args.flag("--no-webgpu");
+    args.done()?;
+    let web = Web::find_or_install()?;
+    page(&web, release)?;
+    if with_webgpu {
+        webgpu_worker(&web, Webgpu::Play)?;
+    }
+    Ok(())
+}
+
+/// `cargo xtask webgpu`.
+pub fn webgpu(args: &mut Args) -> Result<()> {
+    let kind = if args.flag("--optimize") { Webgpu::Publish } else { Webgpu::Play };
+    args.done()?;
+    webgpu_worker(&Web::find_or_install()?, kind)
+}
+
+/// The folder that is served.
+pub fn dist() -> PathBuf {
+    root().join("dist")
+}
+
+/// Builds the page and its worker for the CPU into [`dist`].
+pub fn page(web: &Web, release: bool) -> Result<()> {
+    say("building the page");
+    let mut trunk = web.command("trunk");
+    trunk.args(["build", "--skip-version-check"]).env_remove("NO_COLOR");
+    if release {
+        trunk.arg("--release");
+    }
+    run(&mut trunk)
+}
+
+/// What a build of the worker for WebGPU is for: it is large, and how it is optimised decides how long it takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Webgpu {
+    /// Compiled quickly, to be tested.
+    Test,
+    /// Compiled for speed.
+    Play,
+    /// Compiled for speed, then made smaller by wasm-opt, which takes minutes.
+    Publish,
+}
+
+/// Builds the worker for WebGPU and puts it beside the page.
+pub fn webgpu_worker(web: &Web, kind: Webgpu) -> Result<()> {
+    let mut build = web.command("cargo");
+    build.args(["build", "--package", "rectify-worker", "--target", "wasm32-unknown-unknown", "--release"]);
+    build.args(["--no-default-features", "--features", "webgpu"]);
+    if kind == Webgpu::Test {
+        build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    }
+    run(&mut build)?;
+
+    let made = web_target_dir().join(WEBGPU);
+    fs::create_dir_all(&made)?;
+    let mut bindgen = web.command("wasm-bindgen");
+    bindgen.args(["--target", "no-modules", "--no-typescript", "--out-name", WORKER, "--out-dir"]).arg(&made);
+    bindgen.arg(web_target_dir().join(format!("wasm32-unknown-unknown/release/{WORKER}.wasm")));
+    run(&mut bindgen)?;
+    let wasm = format!("{WORKER}_bg.wasm");
+    if kind == Webgpu::Publish {
+        say("wasm-opt makes the worker for WebGPU smaller, which takes minutes");
+        let mut wasm_opt = web.command("wasm-opt");
+        wasm_opt.arg(format!("--output={}", made.join("small.wasm").display())).arg("-Oz").arg(made.join(&wasm));
+        run(&mut wasm_opt)?;
+        fs::rename(made.join("small.wasm"), made.join(&wasm))?;
+    }
+    let folder = dist().join(WEBGPU);
+    fs::create_dir_all(&folder)?;
+    // The page looks for the program itself to know whether there is this worker, so it comes last.
+    put(&root().join("frontend/webgpu").join(format!("{WORKER}_loader.js")), &folder)?;
+    put(&made.join(format!("{WORKER}.js")), &folder)?;
+    put(&made.join(&wasm), &folder)
+}
+
+/// Copies a file into a folder so that it appears there all at once.
+fn put(file: &Path, folder: &Path) -> Result<()> {
+    let to = folder.join(file.file_name().context("a file has a name")?);
+    let part = to.with_extension("part");
+    fs::copy(file, &part).with_context(|| format!("cannot copy {} to {}", file.display(), part.display()))?;
+    fs::rename(&part, &to).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// Builds the server and command line; returns where the program is.
+fn server() -> Result<PathBuf> {
+    say("building the server");
+    run(cargo().args(["build", "--package", "rectify-server", "--release"]))?;
+    Ok(target_dir().join("release").join(format!("rectify{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// A server that ends with this program.
+struct Serving(Child);
+
+impl Serving {
+    fn start(server: &Path, port: u16) -> Result<Self> {
+        let mut command = Command::new(server);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--site"]).arg(dist());
+        command.arg("--data").arg(root().join("static")).current_dir(root());
+        let mut serving = Self(command.spawn().with_context(|| format!("cannot start {}", server.display()))?);
+        // A port that is taken ends the server at once; say so here rather than after the next build.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        if let Some(status) = serving.0.try_wait()? {
+            bail!("the server did not start: {status}");
+        }
+        Ok(serving)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Gone already is as good as killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
