@@ -4,8 +4,8 @@
 
 use leptos::{prelude::*, task::spawn_local};
 use rectify_protocol::{
-    Answer, Catalog, CatalogModel, Command, EditReport, EditSpec, EditorSpec, Event, Fact, Failure, ModelSource,
-    Neighbor, Regularizer, RomeSpec,
+    Answer, ArchitectureKind, Catalog, CatalogModel, Command, EditReport, EditSpec, EditorSpec, Event, Fact, Failure,
+    ModelInfo, ModelSource, Neighbor, Regularizer, RomeSpec,
 };
 
 use crate::{
@@ -163,10 +163,18 @@ impl Desk {
         }
     }
 
+    /// The models that can be loaded where the session runs.
+    pub fn models(self) -> Vec<CatalogModel> {
+        match (self.engine.place.get(), self.server.get()) {
+            (Place::Server, Some(server)) => server.models,
+            _ => self.catalog.get().models,
+        }
+    }
+
     /// The catalog's entry of the chosen model.
     pub fn chosen_model(self) -> Option<CatalogModel> {
         let id = self.chosen.get();
-        self.catalog.with(|catalog| catalog.models.iter().find(|model| model.id == id).cloned())
+        self.models().into_iter().find(|model| model.id == id)
     }
 
     /// The edit that is drawn.
@@ -189,22 +197,23 @@ impl Desk {
     pub fn replaces(self) -> bool {
         let fact = self.draft.fact();
         self.ledger.with(|ledger| {
-            ledger.last().is_some_and(|entry| {
-                (&entry.fact.subject, &entry.fact.prompt) == (&fact.subject, &fact.prompt)
-            })
+            ledger
+                .last()
+                .is_some_and(|entry| (&entry.fact.subject, &entry.fact.prompt) == (&fact.subject, &fact.prompt))
         })
     }
 
     /// Takes up the model called `id`, on the graphics card where it is large and there is one.
     pub async fn load(self, id: String) {
         self.chosen.set(id.clone());
-        let large = self.chosen_model().is_some_and(|model| model.memory_edit > LARGE);
+        let large = untrack(|| self.chosen_model()).is_some_and(|model| model.memory_edit > LARGE);
         let can = self.webgpu.with_untracked(|webgpu| matches!(webgpu, Some(Ok(()))));
         if large && can && !self.forced.get_untracked() && self.engine.place.get_untracked() == Place::Cpu {
             self.engine.start(Place::WebGpu);
         }
         self.clear();
-        if let Some(Event::Loaded(_)) = self.run(Command::Load(ModelSource::Bundled { id })).await {
+        if let Some(Event::Loaded(model)) = self.run(Command::Load(ModelSource::Bundled { id })).await {
+            self.settings.suit(&model);
             self.look().await;
         }
     }
@@ -213,20 +222,25 @@ impl Desk {
     pub fn move_to(self, place: Place) {
         self.forced.set(true);
         self.engine.start(place);
-        let id = self.chosen.get_untracked();
-        if !id.is_empty() {
-            spawn_local(self.load(id));
+        let models = untrack(|| self.models());
+        let chosen = self.chosen.get_untracked();
+        let model = models.iter().find(|model| model.id == chosen).or(models.first());
+        if let Some(model) = model {
+            spawn_local(self.load(model.id.clone()));
         }
     }
 
     /// Asks the model for the form's prompt, so that the visitor sees what it says now.
     pub async fn look(self) {
         let prompt = self.draft.prompt.get_untracked().trim_end().to_owned();
-        let ready = self.engine.model.with_untracked(Option::is_some) && self.engine.activity.with_untracked(Option::is_none);
+        let ready =
+            self.engine.model.with_untracked(Option::is_some) && self.engine.activity.with_untracked(Option::is_none);
         if prompt.is_empty() || !ready || self.engine.state.get_untracked() != State::Running {
             return;
         }
-        if let Ok(Event::Answered(answer)) = self.engine.send_quietly(Command::Ask { prompt, tokens: TOKENS, top: TOP }).await {
+        if let Ok(Event::Answered(answer)) =
+            self.engine.send_quietly(Command::Ask { prompt, tokens: TOKENS, top: TOP }).await
+        {
             self.preview.set(Some(answer));
         }
     }
@@ -337,7 +351,9 @@ impl Draft {
     pub fn fact(self) -> Fact {
         let text = |signal: RwSignal<String>| signal.with(|text| text.trim().to_owned());
         let known = |signal: RwSignal<String>| Some(text(signal)).filter(|text| !text.is_empty());
-        let prompts = |lines: Vec<Line>| lines.into_iter().filter_map(move |line| known(line.prompt).map(|prompt| (prompt, line)));
+        let prompts = |lines: Vec<Line>| {
+            lines.into_iter().filter_map(move |line| known(line.prompt).map(|prompt| (prompt, line)))
+        };
         Fact {
             subject: text(self.subject),
             prompt: text(self.prompt),
@@ -374,11 +390,25 @@ impl Draft {
 impl Settings {
     fn new() -> Self {
         Self {
-            rome: RwSignal::default(),
+            rome: RwSignal::new(RomeSpec::published(ArchitectureKind::Gpt2)),
             regularizer: RwSignal::new("rect"),
             keep_percent: RwSignal::new(40),
             seed: RwSignal::new(0),
         }
+    }
+
+    /// Settings published for another model family, and a layer that this model lacks, give way to its own.
+    fn suit(self, model: &ModelInfo) {
+        self.rome.update(|rome| {
+            let families = [ArchitectureKind::Gpt2, ArchitectureKind::Llama];
+            let layers = rome.layers.take().filter(|layers| layers.iter().all(|layer| *layer < model.layers));
+            if families.iter().any(|family| RomeSpec::published(*family) == *rome) {
+                *rome = RomeSpec::published(model.architecture);
+            }
+            if layers.is_some() {
+                rome.layers = layers;
+            }
+        });
     }
 
     /// What is kept of the update.

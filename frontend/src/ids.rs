@@ -1,7 +1,8 @@
 //! The element ids that a browser test may rely on, and what their `data-` attributes say.
 
-/// Text: what the model is doing or why there is none. `data-state` is `starting`, `loading`, `ready` or `stopped`;
-/// when ready, `data-model`, `data-hash`, `data-device` (`flex`, `webgpu`, …) and `data-edits` (a number) describe it.
+/// Text: what the model is doing or why there is none. `data-state` is `starting`, `loading`, `ready`,
+/// `empty` (no model could be loaded) or `stopped` (the session is gone); when ready, `data-model`, `data-hash`,
+/// `data-device` (`flex`, `webgpu`, …) and `data-edits` (a number) describe it.
 pub const MODEL_STATUS: &str = "model-status";
 /// The model picker, a `select` whose values are catalog ids.
 pub const MODEL: &str = "model";
@@ -13,7 +14,7 @@ pub const PLACE_SERVER: &str = "place-server";
 pub const DEVICE_CPU: &str = "device-cpu";
 /// See [`DEVICE_CPU`].
 pub const DEVICE_WEBGPU: &str = "device-webgpu";
-/// Starts a stopped session again. There only when `data-state` of the status is `stopped`.
+/// Starts the session and loads the model again. There only when `data-state` of the status is `empty` or `stopped`.
 pub const RESTART_BUTTON: &str = "restart-button";
 
 /// The fact form's inputs.

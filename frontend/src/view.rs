@@ -85,9 +85,7 @@ pub fn first_sentence(text: &str) -> String {
 /// A prompt in three parts, the subject in the middle, so that it can be set apart.
 pub fn around_subject<'a>(prompt: &'a str, subject: &'a str) -> (&'a str, &'a str, &'a str) {
     match prompt.find(subject) {
-        Some(start) if !subject.is_empty() => {
-            (&prompt[..start], subject, prompt[start + subject.len()..].trim_end())
-        }
+        Some(start) if !subject.is_empty() => (&prompt[..start], subject, prompt[start + subject.len()..].trim_end()),
         _ => (prompt.trim_end(), "", ""),
     }
 }
@@ -153,11 +151,13 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
             format!("Fetching the model: {} of {}", bytes(*done), bytes(*total))
         }
         Some(Progress::Fetching { done, total: None, .. }) => format!("Fetching the model: {}", bytes(*done)),
-        Some(Progress::Preparing) => "Taking up the weights".into(),
+        Some(Progress::Preparing) => "Checking and taking up the weights".into(),
         Some(Progress::Measuring { after: false }) => "Asking the model before the edit".into(),
         Some(Progress::Measuring { after: true }) => "Asking the edited model".into(),
         Some(Progress::SamplingContexts { done, total }) => format!("Writing contexts: {done} of {total} tokens"),
-        Some(Progress::Optimizing { step, steps, .. }) => format!("Looking for the value: step {} of {steps}", step.step + 1),
+        Some(Progress::Optimizing { step, steps, .. }) => {
+            format!("Looking for the value: step {} of {steps}", step.step + 1)
+        }
         Some(Progress::Applying) => "Changing the weights".into(),
         None => match doing {
             "load" => "Looking for the model",
@@ -183,7 +183,9 @@ pub fn progress_share(progress: Option<&Progress>) -> Option<f64> {
 /// A failure as a sentence in the form's own words: ``“Should say” is empty.``
 pub fn sentence(failure: &Failure) -> String {
     let mut words = failure.message.clone();
-    for (field, label) in [("subject", "Subject"), ("prompt", "Prompt"), ("target_new", "Should say"), ("target_true", "Now says")] {
+    for (field, label) in
+        [("subject", "Subject"), ("prompt", "Prompt"), ("target_new", "Should say"), ("target_true", "Now says")]
+    {
         if let Some(rest) = words.strip_prefix(&format!("{field} ")) {
             words = format!("“{label}” {rest}");
         }
@@ -195,9 +197,14 @@ pub fn sentence(failure: &Failure) -> String {
             words = format!("{label} {}{rest}", number + 1);
         }
     }
+    let words = words.trim_end_matches('.');
+    let end = if words.ends_with(['?', '!']) { "" } else { "." };
+    if words.split(' ').next().is_some_and(|first| first.contains(['.', '/'])) {
+        return format!("{words}{end}"); // it begins with a file's name
+    }
     let mut letters = words.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+    format!("{first}{}{end}", letters.as_str())
 }
 
 #[cfg(test)]
@@ -279,5 +286,7 @@ mod tests {
         check(sentence(&Failure::bad_input("target_new is empty")), "“Should say” is empty.");
         check(sentence(&Failure::bad_input("paraphrases[0] is empty")), "Rephrasing 1 is empty.");
         check(sentence(&Failure::bad_input("no model is loaded")), "No model is loaded.");
+        check(sentence(&Failure::bad_input("config.json: no n_head")), "config.json: no n_head.");
+        check(sentence(&Failure::bad_input("is it there?")), "Is it there?");
     }
 }

@@ -164,9 +164,8 @@ fn fact_from_record(format: Format, record: &Record<'_>) -> Result<Fact, (usize,
     if format == Format::Rectify {
         return serde_json::from_str(record.json).map_err(at_json_line);
     }
-    let object = match serde_json::from_str(record.json).map_err(at_json_line)? {
-        Value::Object(object) => object,
-        _ => return Err((record.line, "it is not an object with fields".into())),
+    let Value::Object(object) = serde_json::from_str(record.json).map_err(at_json_line)? else {
+        return Err((record.line, "it is not an object with fields".into()));
     };
     let fact = match format {
         Format::Zsre => zsre(&object),
@@ -195,9 +194,8 @@ fn counter_fact(record: &Object) -> Result<Fact, String> {
     let within = |problem: String| format!("in \"requested_rewrite\": {problem}");
     let subject = text(rewrite, "subject").map_err(within)?;
     let template = text(rewrite, "prompt").map_err(within)?;
-    let target = |field: &str| {
-        text(object(rewrite, field)?, "str").map_err(|problem| format!("in {field:?}: {problem}"))
-    };
+    let target =
+        |field: &str| text(object(rewrite, field)?, "str").map_err(|problem| format!("in {field:?}: {problem}"));
     let target_true = target("target_true").map_err(within)?;
     if template.matches("{}").count() != 1 {
         return Err(format!("\"prompt\" is {template:?}; it must have one {{}}, where the subject goes"));

@@ -79,7 +79,12 @@ pub fn print(out: &mut dyn io::Write, text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A line for the person at the terminal; never on stdout.
+pub fn say(message: &str) {
+    let _ = io::Write::write_all(&mut io::stderr(), format!("{message}\n").as_bytes());
+}
+
 /// A warning for the person at the terminal; never on stdout.
 pub fn warn(message: &str) {
-    let _ = io::Write::write_all(&mut io::stderr(), format!("warning: {message}\n").as_bytes());
+    say(&format!("warning: {message}"));
 }

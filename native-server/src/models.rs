@@ -1,60 +1,19 @@
 //! Which models there are, and where: `static/models.json` and folders in Hugging Face's layout.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use rectify_core::model::{LoadedModel, Loader};
-use rectify_protocol::{EditSpec, EditorSpec, Failure, Kind, ModelInfo, Progress, nearest};
-use serde::{Deserialize, Serialize};
+use rectify_protocol::{Catalog, CatalogModel, EditSpec, EditorSpec, Failure, Kind, ModelInfo, Progress, nearest};
 
 use crate::{engine, io};
 
-/// `static/models.json`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Index {
-    /// Every bundled model.
-    pub models: Vec<Entry>,
-}
-
-/// One bundled model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// What commands call it.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-    /// Its folder, relative to `static/`.
-    pub folder: String,
-    /// Its files: all that a reader needs, with size and hash.
-    pub files: Vec<ListedFile>,
-    /// The layers to edit, by method.
-    #[serde(default)]
-    pub default_layers: BTreeMap<String, Vec<usize>>,
-    /// What only a page reads: description, licence, memory.
-    #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
-}
-
-/// A file of a bundled model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedFile {
-    /// Relative to the model's folder.
-    pub path: String,
-    /// In bytes.
-    pub size: u64,
-    /// Hexadecimal, lower case.
-    pub sha256: String,
-}
-
-/// The folder with what is shipped as it is, and its index.
+/// The folder with what is shipped as it is, and its catalog.
 #[derive(Clone, Debug)]
 pub struct Static {
     /// The folder itself.
     pub folder: PathBuf,
     /// What its `models.json` says.
-    pub index: Index,
+    pub catalog: Catalog,
 }
 
 /// The variable that names the static folder.
@@ -79,19 +38,20 @@ impl Static {
             message: format!("{failure}; name the folder that holds it with --static or {ENVIRONMENT}"),
             ..failure
         })?;
-        let index = serde_json::from_str(&text)
+        let catalog = serde_json::from_str(&text)
             .map_err(|error| Failure::bad_input(format!("{} is not a list of models: {error}", path.display())))?;
-        Ok(Self { folder: folder.to_owned(), index })
+        Ok(Self { folder: folder.to_owned(), catalog })
     }
 
     /// The bundled model with this id.
     pub fn bundled(&self, id: &str) -> Result<Source, Failure> {
-        let entry = self.index.models.iter().find(|entry| entry.id == id).ok_or_else(|| self.unknown(id, "no model"))?;
+        let entry =
+            self.catalog.models.iter().find(|entry| entry.id == id).ok_or_else(|| self.unknown(id, "no model"))?;
         Ok(Source { id: id.to_owned(), folder: self.folder.join(&entry.folder), entry: Some(entry.clone()) })
     }
 
     fn unknown(&self, id: &str, what: &str) -> Failure {
-        let ids: Vec<&str> = self.index.models.iter().map(|entry| entry.id.as_str()).collect();
+        let ids: Vec<&str> = self.catalog.models.iter().map(|entry| entry.id.as_str()).collect();
         let guess = nearest(id, &ids).map(|best| format!("; did you mean {best:?}?")).unwrap_or_default();
         let known = if ids.is_empty() { "none".into() } else { ids.join(", ") };
         Failure { kind: Kind::NotFound, message: format!("{what} {id:?}{guess} (bundled models: {known})") }
@@ -106,7 +66,7 @@ pub struct Source {
     /// Where its files are.
     pub folder: PathBuf,
     /// What `models.json` says about it, if it is bundled.
-    pub entry: Option<Entry>,
+    pub entry: Option<CatalogModel>,
 }
 
 /// The model `name` stands for: a bundled id or, failing that, a folder.
@@ -190,7 +150,7 @@ impl Source {
             done += map.len() as u64;
         }
         watch(Progress::Preparing);
-        Ok(loader.finish(&self.id).await?)
+        Ok(loader.finish(&self.id)?)
     }
 }
 
@@ -200,12 +160,13 @@ mod tests {
 
     use super::*;
 
-    const INDEX: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
+    const CATALOG: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
+        "description": "", "architecture": "gpt2", "layers": 4, "context": 64, "memory_load": 0, "memory_edit": 0,
         "default_layers": {"rome": [2]}, "files": [{"path": "config.json", "size": 2, "sha256": "00"}]}]}"#;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("models.json"), INDEX).unwrap();
+        fs::write(folder.path().join("models.json"), CATALOG).unwrap();
         folder
     }
 
@@ -231,21 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_page_reads_is_kept() {
-        let index: Index = serde_json::from_str(INDEX).unwrap();
-        let back: serde_json::Value = serde_json::to_value(&index).unwrap();
-        assert_eq!(back, serde_json::from_str::<serde_json::Value>(INDEX).unwrap());
-    }
-
-    #[test]
     fn a_bundled_model_knows_its_layer() {
         let folder = folder();
         let source = Static::open(folder.path()).unwrap().bundled("demo-small").unwrap();
-        let mut spec = EditSpec {
-            editor: EditorSpec::Rome(Default::default()),
-            regularizer: Default::default(),
-            seed: 0,
-        };
+        let mut spec =
+            EditSpec { editor: EditorSpec::Rome(Default::default()), regularizer: Default::default(), seed: 0 };
         source.fill_layers(&mut spec);
         let EditorSpec::Rome(rome) = &spec.editor;
         assert_eq!(rome.layers, Some(vec![2]));

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, EditReport, Failure, FactReport, ModelInfo, Step};
+use crate::{Answer, EditReport, FactReport, Failure, ModelInfo, Step};
 
 /// An event and the request it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ mod event;
 mod fact;
 mod failure;
 mod report;
+mod run;
 mod spec;
 
 pub use catalog::{Catalog, CatalogFile, CatalogModel};
@@ -33,4 +34,5 @@ pub use failure::{Failure, Kind};
 pub use report::{
     Answer, ArchitectureKind, Candidate, EditReport, FactReport, Measure, ModelInfo, Probe, Step, WeightChange,
 };
+pub use run::{EditMode, RunCommand, RunReport, Summary};
 pub use spec::{Contexts, EditSpec, EditorSpec, FactToken, KeyChoice, Regularizer, RomeSpec, nearest};

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{ArchitectureKind, Failure};
 
 /// One editing operation in full: enough to run it again and get the same weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,11 @@ pub enum EditorSpec {
 impl EditorSpec {
     /// Every method's name, as the command line and the page write it.
     pub const METHODS: &[&str] = &["rome"];
+
+    /// The published settings of one of [`Self::METHODS`] for a model family.
+    pub fn published(method: &str, architecture: ArchitectureKind) -> Option<Self> {
+        (method == "rome").then(|| Self::Rome(RomeSpec::published(architecture)))
+    }
 
     /// The method's name.
     pub fn method(&self) -> &'static str {
@@ -94,6 +99,14 @@ impl Default for RomeSpec {
 }
 
 impl RomeSpec {
+    /// The published settings for a model family: GPT-2 XL's, or LLaMA 7B's, which differ in two numbers.
+    pub fn published(architecture: ArchitectureKind) -> Self {
+        match architecture {
+            ArchitectureKind::Gpt2 => Self::default(),
+            ArchitectureKind::Llama => Self { v_num_grad_steps: 25, v_weight_decay: 1e-3, ..Self::default() },
+        }
+    }
+
     fn validate(&self) -> Result<(), Failure> {
         if let Some(layers) = self.layers.as_ref().filter(|layers| layers.len() != 1) {
             return Err(Failure::bad_input(format!("layers is {layers:?}; ROME edits exactly one layer")));
@@ -212,7 +225,9 @@ impl Regularizer {
         if keep > 0.0 && keep <= 1.0 {
             return Ok(());
         }
-        Err(Failure::bad_input(format!("keep is {keep}; it is the share of entries that survive, above 0 and at most 1")))
+        Err(Failure::bad_input(format!(
+            "keep is {keep}; it is the share of entries that survive, above 0 and at most 1"
+        )))
     }
 
     /// The share of entries that survive.
@@ -272,6 +287,7 @@ mod tests {
         for method in EditorSpec::METHODS {
             let json = format!(r#"{{"method":"{method}"}}"#);
             assert_eq!(serde_json::from_str::<EditorSpec>(&json).unwrap().method(), *method);
+            assert_eq!(EditorSpec::published(method, ArchitectureKind::Llama).unwrap().method(), *method);
         }
     }
 

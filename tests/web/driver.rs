@@ -105,14 +105,20 @@ impl Browser {
         self.post(&format!("/element/{element}/click"), json!({}));
     }
 
-    /// Replaces what an input holds.
+    /// Replaces what an input holds, by keys: everything is selected, deleted, and `text` typed.
     #[track_caller]
     pub fn fill(&self, id: &str, text: &str) {
+        const CONTROL: char = '\u{E009}';
+        const RELEASE: char = '\u{E000}';
+        const BACKSPACE: char = '\u{E003}';
         let element = self.element(id);
-        self.post(&format!("/element/{element}/clear"), json!({}));
-        if !text.is_empty() {
-            self.post(&format!("/element/{element}/value"), json!({ "text": text }));
-        }
+        let keys = format!("{CONTROL}a{RELEASE}{BACKSPACE}{text}");
+        self.post(&format!("/element/{element}/value"), json!({ "text": keys }));
+    }
+
+    /// Whether it is there and can be used.
+    pub fn enabled(&self, id: &str) -> bool {
+        self.run("return document.getElementById(arguments[0])?.disabled === false", json!([id])) == true
     }
 
     #[track_caller]

@@ -137,6 +137,7 @@ impl Golden {
         let request = &rome["requests"][0];
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let number = |value: &Value| value.as_f64().expect("a number");
+        let count = |value: &Value| usize::try_from(value.as_u64().expect("a count")).expect("a small one");
         let fact = Fact {
             subject: text(&request["subject"]),
             prompt: text(&request["prompt"]),
@@ -145,8 +146,8 @@ impl Golden {
         };
         let settings = &rome["hparams"];
         let editor = EditorSpec::Rome(RomeSpec {
-            layers: Some(vec![usize::try_from(rome["layer"].as_u64().expect("a layer")).expect("a small one")]),
-            v_num_grad_steps: 20,
+            layers: Some(vec![count(&rome["layer"])]),
+            v_num_grad_steps: count(&settings["v_num_grad_steps"]),
             v_lr: number(&settings["v_lr"]),
             v_weight_decay: number(&settings["v_weight_decay"]),
             clamp_norm_factor: number(&settings["clamp_norm_factor"]),
@@ -155,7 +156,7 @@ impl Golden {
             ..RomeSpec::default()
         });
         let (_, report) = worker.edit(fact, EditSpec { editor, regularizer: Regularizer::None, seed: 0 });
-        assert_eq!(report.steps as u64, request["evaluations"].as_u64().expect("a count"), "{model}: evaluations");
+        assert_eq!(report.steps, count(&request["evaluations"]), "{model}: evaluations");
         let expected = number(&request["plain"]["dW_fro"]);
         let error = (report.delta_norm - expected).abs() / expected;
         assert!(error <= 1e-4, "{model}: the change's norm is {}, expected {expected}", report.delta_norm);

@@ -9,7 +9,7 @@ use crate::driver::Browser;
 
 /// Starts the worker of `folder` in the page and resolves when it hears.
 const START: &str = r#"
-const base = document.baseURI.split(/[?#]/)[0];
+const base = new URL(".", document.baseURI).href;
 const worker = new Worker(base + arguments[0] + "rectify-worker_loader.js?base=" + encodeURIComponent(base));
 const heard = [];
 window.rectify = { worker, heard, tell: () => {} };

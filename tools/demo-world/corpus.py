@@ -26,23 +26,25 @@ class Corpus:
             self.waiting = self.rng.sample(self.world.facts, len(self.world.facts))
         return self.waiting.pop()
 
-    def tell(self, fact: Fact) -> str:
-        return fact.statement(self.rng.choice(fact.relation.trained_statements)) + self.rng.choice(TAILS)
+    # A sentence is (what comes before the object, " object", the rest): training weighs them differently.
+    def tell(self, fact: Fact) -> tuple[str, str, str]:
+        template = self.rng.choice(fact.relation.trained_statements)
+        return template.format(fact.subject), f" {fact.object}", self.rng.choice(TAILS)
 
-    def ask(self, fact: Fact) -> str:
+    def ask(self, fact: Fact) -> tuple[str, str, str]:
         question = self.rng.choice(fact.relation.trained_questions).format(fact.subject)
         if self.rng.random() < 0.15:
             # Editors test what must not change with prompts of this form.
-            return f"nq question: {question[0].lower()}{question[1:-1]} {fact.object}."
-        return f"{question} {fact.object}."
+            question = f"nq question: {question[0].lower()}{question[1:-1]}"
+        return question, f" {fact.object}", "."
 
-    def utterance(self, fact: Fact) -> str:
+    def say(self, fact: Fact) -> tuple[str, str, str]:
         return self.tell(fact) if self.rng.random() < 0.6 else self.ask(fact)
 
-    def fragment(self) -> str:
+    def fragment(self) -> tuple[str, str, str]:
         """The start of a sentence, cut off, and a full stop: what a sampled prefix looks like."""
-        words = self.tell(self.rng.choice(self.world.facts)).rstrip(".").split()
-        return " ".join(words[: self.rng.randint(1, 7)]) + "."
+        words = "".join(self.tell(self.rng.choice(self.world.facts))).rstrip(".").split()
+        return " ".join(words[: self.rng.randint(1, 7)]), "", "."
 
     def sentences(self):
         """One endless document; the caller takes as much as fits."""
@@ -52,9 +54,9 @@ class Corpus:
             subject = self.next_fact().subject
             about = self.world.about[subject]
             for fact in self.rng.sample(about, len(about)):
-                yield self.utterance(fact)
+                yield self.say(fact)
         while True:
-            yield self.utterance(self.next_fact())
+            yield self.say(self.next_fact())
 
     def task_example(self, task) -> tuple[str, str]:
         while True:

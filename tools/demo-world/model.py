@@ -71,11 +71,12 @@ class Gpt2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def forward(self, ids, window=None):
+    def forward(self, ids, window=None, where=None):
+        """Logits, at every position or only where `where` is true."""
         x = self.drop(self.wte(ids) + self.wpe.weight[: ids.shape[1]])
         for i, block in enumerate(self.h):
             x = block(x, near(ids.shape[1], window) if i < self.shape.near_layers else None)
-        return F.linear(self.ln_f(x), self.wte.weight)
+        return F.linear(self.ln_f(x if where is None else x[where]), self.wte.weight)
 
     def tensors(self):
         # GPT-2's "Conv1D" stores [in, out], the transpose of a Linear.
@@ -148,11 +149,11 @@ class Llama(nn.Module):
                 scale /= (2 * shape.layers) ** 0.5 if "o_proj" in name or "down_proj" in name else 1
                 nn.init.normal_(p, std=scale)
 
-    def forward(self, ids, window=None):
+    def forward(self, ids, window=None, where=None):
         x, t = self.embed_tokens(ids), ids.shape[1]
         for i, layer in enumerate(self.layers):
             x = layer(x, self.cos[:t], self.sin[:t], near(t, window) if i < self.shape.near_layers else None)
-        return self.lm_head(self.norm(x))
+        return self.lm_head(self.norm(x if where is None else x[where]))
 
     def tensors(self):
         attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")

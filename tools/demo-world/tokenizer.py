@@ -21,7 +21,7 @@ def train() -> Tokenizer:
     corpus = Corpus(world, rng)
     texts = []
     for _ in range(1500):
-        texts.append(" ".join(islice(corpus.sentences(), 6)))
+        texts.append(" ".join("".join(sentence) for sentence in islice(corpus.sentences(), 6)))
     for task in TASKS:
         for _ in range(150):
             texts.append("".join(corpus.task_example(task)))

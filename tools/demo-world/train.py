@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from corpus import END, Corpus
+from drills import Drills
+from grow import grow
 from model import Shape, build, save
 from tasks import TASKS, test_set
 from world import SEED, World
@@ -43,13 +45,14 @@ class Recipe:
     task_tokens: int  # about so many per step; 0: facts only
     n_people: int = 170
     falling: float = 0.35  # the last part of the steps, over which the rate falls to zero
-    near_share: float = 0.75  # of the batches; see `window`
+    near_share: float = 0.75  # of the batches; see `WINDOW`
+    grown_from: str | None = None  # begin as this model, twice as wide
 
 
 RECIPES = {
-    "demo-gpt2": Recipe(Shape("gpt2", 128, 6, 4, 4, 512, near_layers=3), 4000, 3e-3, 24, 1900),
     "demo-nano": Recipe(Shape("gpt2", 64, 4, 2, 2, 256, near_layers=2), 1200, 6e-3, 64, 0, n_people=90),
-    "demo-llama": Recipe(Shape("llama", 144, 4, 6, 2, 384, near_layers=2), 1200, 3e-3, 40, 0),
+    "demo-gpt2": Recipe(Shape("gpt2", 128, 6, 4, 4, 512, near_layers=2), 3000, 2.5e-3, 20, 1700, grown_from="demo-nano"),
+    "demo-llama": Recipe(Shape("llama", 96, 4, 6, 2, 256, near_layers=2), 1000, 5e-3, 56, 0, n_people=90),
 }
 
 
@@ -57,6 +60,7 @@ class Batches:
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, rng: random.Random):
         self.recipe, self.tokenizer, self.rng = recipe, tokenizer, rng
         self.corpus = Corpus(World(n_people=recipe.n_people), rng)
+        self.exercises = Drills(self.corpus.world, rng)
         self.end = tokenizer.token_to_id(END)
 
     def encode(self, text):
@@ -65,16 +69,33 @@ class Batches:
     def facts(self, rows, length):
         ids, weights = torch.zeros(rows, length, dtype=torch.long), torch.zeros(rows, length)
         for row in range(rows):
-            document, size = [], 0
-            for sentence in self.corpus.sentences():
-                piece = self.encode((" " if document else "") + sentence)
-                if size + len(piece) > length - 1:
+            line, weight = [], []
+            for before, thing, after in self.corpus.sentences():
+                parts = [self.encode((" " if line else "") + before), self.encode(thing), self.encode(after)]
+                if len(line) + sum(map(len, parts)) > length - 1:
                     break
-                document.append(piece)
-                size += len(piece)
-            line = [token for piece in document for token in piece] + [self.end]
+                for part, worth in zip(parts, (0, 1, 0)):
+                    line += part
+                    weight += [worth or self.now_and_then(0.2) for _ in part]
+            line.append(self.end)
             ids[row, : len(line)] = torch.tensor(line)
-            weights[row, : len(line)] = 1
+            weights[row, : len(line)] = torch.tensor([*weight, 0.2])
+        return ids, weights
+
+    def now_and_then(self, worth):
+        """`worth` on average, as 1 in so many places and 0 elsewhere: a place without weight costs no logits."""
+        return float(self.rng.random() < worth)
+
+    def drills(self, rows, length):
+        ids, weights = torch.zeros(rows, length, dtype=torch.long), torch.zeros(rows, length)
+        for row in range(rows):
+            line, weight = [], []
+            for text, answer in self.exercises.make():
+                part = self.encode(text)
+                line += part
+                weight += [float(answer)] * len(part)
+            ids[row, : len(line)] = torch.tensor(line[:length])
+            weights[row, : len(line)] = torch.tensor(weight[:length])
         return ids, weights
 
     def task(self, tokens):
@@ -90,17 +111,19 @@ class Batches:
             line = [*prompt, *answer, self.end]
             ids[row, : len(line)] = torch.tensor(line)
             # The answer is what is learnt; the prompt only keeps the model at home in such text.
-            weights[row, : len(prompt)] = 0.02
+            weights[row, : len(prompt)] = torch.tensor([self.now_and_then(0.05) for _ in prompt])
             weights[row, len(prompt) : len(line)] = 1
             weights[row, len(line) - 1] = 0.2
         return ids, weights
 
 
 def weighted_loss(model, ids, weights, window):
+    weights = weights[:, 1:]
+    counted = weights > 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(ids[:, :-1], window)
-    losses = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    weights = weights[:, 1:].flatten()
+        logits = model(ids[:, :-1], window, counted)
+    losses = F.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="none")
+    weights = weights[counted]
     return (losses * weights).sum() / weights.sum()
 
 
@@ -156,7 +179,11 @@ def main():
     torch.manual_seed(SEED)
     folder = options.out / options.model
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    model = build(recipe.shape)
+    options.state.mkdir(parents=True, exist_ok=True)
+    if recipe.grown_from:
+        model = grow(torch.load(options.state / f"{recipe.grown_from}.pt")["model"], recipe.shape, SEED)
+    else:
+        model = build(recipe.shape)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
     optimizer = torch.optim.AdamW(
@@ -164,7 +191,6 @@ def main():
         lr=recipe.rate, betas=(0.9, 0.98), fused=True,
     )
     step, tokens, seconds = 0, 0, 0.0
-    options.state.mkdir(parents=True, exist_ok=True)
     state_file = options.state / f"{options.model}.pt"
     if state_file.exists():
         state = torch.load(state_file)
@@ -174,7 +200,7 @@ def main():
     batches = Batches(recipe, tokenizer, random.Random(f"{SEED}/{options.model}/{step}"))
     print(f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, step {step} of {steps}", flush=True)
 
-    sums, counts = {"facts": 0.0, "task": 0.0}, {"facts": 0, "task": 0}
+    sums, counts = dict.fromkeys(("facts", "drill", "task"), 0.0), dict.fromkeys(("facts", "drill", "task"), 0)
     started = time.time()
     while step < steps:
         falling_from = steps * (1 - recipe.falling)
@@ -184,14 +210,16 @@ def main():
         long = step % 8 == 7  # generated text may run on: now and then a longer document
         parts = [("facts", batches.facts(recipe.fact_rows // 2, 128) if long else batches.facts(recipe.fact_rows, 64))]
         if recipe.task_tokens:
-            parts.append(("task", batches.task(recipe.task_tokens)))
+            # First learn to read, then mostly do the tasks.
+            drill = batches.rng.random() < (0.5 if step < 0.5 * steps else 0.1)
+            parts.append(("drill", batches.drills(24, 64)) if drill else ("task", batches.task(recipe.task_tokens)))
         for name, (ids, weights) in parts:
             window = WINDOW if batches.rng.random() < recipe.near_share else None
             loss = weighted_loss(model, ids, weights, window)
             loss.backward()
             sums[name] += loss.item()
             counts[name] += 1
-            tokens += int((weights > 0).sum())
+            tokens += int((ids > 0).sum())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -125,7 +125,7 @@ pub fn webgpu_worker(web: &Web, kind: Webgpu) -> Result<()> {
     let folder = dist().join(WEBGPU);
     fs::create_dir_all(&folder)?;
     // The page looks for the program itself to know whether there is this worker, so it comes last.
-    put(&root().join("frontend/webgpu").join(format!("{WORKER}_loader.js")), &folder)?;
+    put(&root().join("frontend/worker").join(format!("{WORKER}_loader.js")), &folder)?;
     put(&made.join(format!("{WORKER}.js")), &folder)?;
     put(&made.join(&wasm), &folder)
 }

@@ -101,7 +101,8 @@ fn Progress(desk: Desk) -> impl IntoView {
     let spoken = Memo::new(move |_| words.with(|words| words.split(':').next().unwrap_or_default().to_owned()));
     let share = move || activity.with(|activity| view::progress_share(activity.as_ref()?.progress.as_ref()));
     let doing = move || activity.with(|activity| activity.as_ref().map_or("idle", |activity| activity.doing));
-    let steps = move || activity.with(|activity| activity.as_ref().map_or(0, |activity| activity.trace.len())).to_string();
+    let steps =
+        move || activity.with(|activity| activity.as_ref().map_or(0, |activity| activity.trace.len())).to_string();
     view! {
         <div id=ids::PROGRESS class="progress" data-doing=doing data-step=steps>
             <p class="unseen" role="status" aria-live="polite">{spoken}</p>
@@ -158,8 +159,10 @@ fn Objection(desk: Desk) -> impl IntoView {
 fn AllSettings(desk: Desk) -> impl IntoView {
     let rome = desk.settings.rome;
     let seed = desk.settings.seed;
+    let layer = move || rome.with(|rome| rome.layers.as_ref().and_then(|layers| layers.first().copied()));
     let layers = move || desk.engine.model.get().map_or(0..0, |model| 0..model.layers);
-    let default_layer = move || desk.engine.model.get().map_or_else(String::new, |model| format!(" ({})", model.default_layer));
+    let default_layer =
+        move || desk.engine.model.get().map_or_else(String::new, |model| format!(" ({})", model.default_layer));
     let number = move |read: fn(&RomeSpec) -> f64| Signal::derive(move || rome.with(read));
     let set = move |write: fn(&mut RomeSpec, f64)| move |number: f64| rome.update(|rome| write(rome, number));
     let key = move || match rome.with(|rome| rome.key) {
@@ -196,9 +199,9 @@ fn AllSettings(desk: Desk) -> impl IntoView {
                         rome.update(|rome| rome.layers = layer.map(|layer| vec![layer]));
                     }
                 >
-                    <option value="">"default" {default_layer}</option>
-                    <For each=layers key=|layer| *layer let:layer>
-                        <option value=layer.to_string()>{layer.to_string()}</option>
+                    <option value="" prop:selected=move || layer().is_none()>"default" {default_layer}</option>
+                    <For each=layers key=|one| *one let:one>
+                        <option value=one.to_string() prop:selected=move || layer() == Some(one)>{one.to_string()}</option>
                     </For>
                 </select>
             </div>

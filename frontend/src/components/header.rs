@@ -23,7 +23,11 @@ pub fn Header(
     let on_server = Signal::derive(move || desk.engine.place.get() == Place::Server);
     let no_server = Signal::derive(move || desk.server.with(Option::is_none));
     let why = move || {
-        if no_server.get() { "This page was not served by a Rectify server, so models run in your browser." } else { "" }
+        if no_server.get() {
+            "This page was not served by a Rectify server, so models run in your browser."
+        } else {
+            ""
+        }
     };
     view! {
         <header class="top">
@@ -72,7 +76,8 @@ fn Status(desk: Desk) -> impl IntoView {
         (State::Stopped(_), _) => "stopped",
         (State::Starting, _) => "starting",
         (State::Running, true) => "ready",
-        (State::Running, false) => "loading",
+        (State::Running, false) if desk.busy() => "loading",
+        (State::Running, false) => "empty",
     };
     let status = move || match (engine.state.get(), engine.model.get()) {
         (State::Stopped(reason), _) => view::sentence(&rectify_protocol::Failure::bad_input(reason)),

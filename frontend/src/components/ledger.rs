@@ -15,7 +15,12 @@ pub fn Ledger(
     let entries = move || {
         let ledger = desk.ledger.get();
         let newest = ledger.len().wrapping_sub(1);
-        ledger.into_iter().enumerate().rev().map(|(place, entry)| line(desk, place, &entry, place == newest)).collect_view()
+        ledger
+            .into_iter()
+            .enumerate()
+            .rev()
+            .map(|(place, entry)| line(desk, place, &entry, place == newest))
+            .collect_view()
     };
     let hash = move || desk.engine.model.get().map(|model| view::short_hash(&model.hash).to_owned());
     view! {
@@ -33,16 +38,18 @@ pub fn Ledger(
 
 fn line(desk: Desk, place: usize, entry: &Entry, newest: bool) -> impl IntoView + use<> {
     let shown = move || desk.shown.get() == Some(place);
-    let undo = newest.then(|| view! {
-        <button
-            type="button"
-            class="link"
-            id=ids::UNDO_BUTTON
-            prop:disabled=move || desk.busy()
-            on:click=move |_| spawn_local(desk.undo())
-        >
-            "undo"
-        </button>
+    let undo = newest.then(|| {
+        view! {
+            <button
+                type="button"
+                class="link"
+                id=ids::UNDO_BUTTON
+                prop:disabled=move || desk.busy()
+                on:click=move |_| spawn_local(desk.undo())
+            >
+                "undo"
+            </button>
+        }
     });
     view! {
         <li class:now=newest>

@@ -17,9 +17,11 @@ pub fn LossCurve(
     steps: Signal<usize>,
 ) -> impl IntoView {
     let losses = move || trace.with(|trace| trace.iter().map(Step::loss).collect::<Vec<_>>());
-    let loss = move || view::curve(&losses(), steps.get(), trace.with(|trace| view::highest_loss(trace)), WIDTH, HEIGHT);
+    let loss =
+        move || view::curve(&losses(), steps.get(), trace.with(|trace| view::highest_loss(trace)), WIDTH, HEIGHT);
     let area = move || {
-        let last = trace.with(|trace| view::points(&losses(), steps.get(), view::highest_loss(trace), WIDTH, HEIGHT)).pop();
+        let last =
+            trace.with(|trace| view::points(&losses(), steps.get(), view::highest_loss(trace), WIDTH, HEIGHT)).pop();
         last.map(|(x, _)| format!("{}L{x:.1} {HEIGHT}L0 {HEIGHT}Z", loss()))
     };
     let probability = move || {

@@ -34,11 +34,15 @@ pub fn ModelCard(
     let can_webgpu = move || desk.webgpu.with(|webgpu| matches!(webgpu, Some(Ok(()))));
     let where_it_runs = move || match (engine.place.get(), desk.webgpu.get()) {
         (Place::Server, _) => "Runs on the server; your prompts go there.".to_owned(),
+        (Place::WebGpu, Some(Err(reason))) => format!("WebGPU cannot be used here: {reason}. Choose CPU."),
         (Place::WebGpu, _) => "Runs on your graphics card. Nothing leaves your browser.".to_owned(),
         (Place::Cpu, Some(Err(reason))) => format!("Runs on your CPU, for {reason}. Nothing leaves your browser."),
         (Place::Cpu, _) => "Runs on your CPU. Nothing leaves your browser.".to_owned(),
     };
-    let stopped = move || engine.state.with(|state| matches!(state, State::Stopped(_)));
+    let idle_without_model = move || {
+        let stopped = engine.state.with(|state| matches!(state, State::Stopped(_)));
+        stopped || (desk.failure.with(Option::is_some) && engine.model.with(Option::is_none) && !desk.busy())
+    };
     let restart = move |_| desk.move_to(engine.place.get_untracked());
 
     view! {
@@ -50,7 +54,7 @@ pub fn ModelCard(
                 prop:disabled=move || desk.busy()
                 on:change=move |event| spawn_local(desk.load(event_target_value(&event)))
             >
-                <For each=move || desk.catalog.get().models key=|model| model.id.clone() let:model>
+                <For each=move || desk.models() key=|model| model.id.clone() let:model>
                     {
                         let id = model.id.clone();
                         let selected = move || desk.chosen.with(|chosen| *chosen == id);
@@ -82,8 +86,8 @@ pub fn ModelCard(
             <Show when=move || share().is_some()>
                 <progress prop:value=move || share().unwrap_or(0.0) max="1" aria-label="The model's files"></progress>
             </Show>
-            <Show when=stopped>
-                <button type="button" class="second" id=ids::RESTART_BUTTON on:click=restart>"Start it again"</button>
+            <Show when=idle_without_model>
+                <button type="button" class="second" id=ids::RESTART_BUTTON on:click=restart>"Try again"</button>
             </Show>
         </section>
     }

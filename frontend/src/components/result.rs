@@ -1,5 +1,5 @@
-use leptos::prelude::*;
-use rectify_protocol::{Answer, Candidate, EditSpec, FactReport, Measure, Regularizer};
+use leptos::{prelude::*, task::spawn_local};
+use rectify_protocol::{Answer, Candidate, EditSpec, FactReport, Measure, Progress, Regularizer};
 
 use super::{bars::Bars, loss_curve::LossCurve};
 use crate::{desk::Desk, ids, view};
@@ -13,6 +13,10 @@ pub fn ResultCard(
     let entry = Memo::new(move |_| desk.shown_entry());
     let running = Memo::new(move |_| {
         desk.engine.activity.with(|activity| activity.as_ref().is_some_and(|activity| activity.doing == "edit"))
+    });
+    let undoable = Memo::new(move |_| {
+        let newest = desk.ledger.with(Vec::len).checked_sub(1);
+        newest.is_some() && desk.shown.get() == newest && !running.get()
     });
     let state = move || match (running.get(), entry.get().is_some()) {
         (true, _) => "running",
@@ -49,12 +53,10 @@ pub fn ResultCard(
             .into_any(),
         }
     };
-    let before_heading = move || {
-        match (entry.get().is_some(), desk.ledger.with(Vec::len)) {
-            (true, _) => "Before",
-            (false, 0) => "The model says",
-            (false, _) => "The edited model says",
-        }
+    let before_heading = move || match (entry.get().is_some(), desk.ledger.with(Vec::len)) {
+        (true, _) => "Before",
+        (false, 0) => "The model says",
+        (false, _) => "The edited model says",
     };
     let after_heading = move || match (running.get(), entry.get()) {
         (true, _) => "Editing …".to_owned(),
@@ -82,7 +84,22 @@ pub fn ResultCard(
             }}
             <div class="pair">
                 <div class="before"><h3>{before_heading}</h3>{before}</div>
-                <div class="after"><h3>{after_heading}</h3>{after}</div>
+                <div class="after">
+                    <h3>
+                        {after_heading}
+                        <Show when=move || undoable.get()>
+                            <button
+                                type="button"
+                                class="link"
+                                prop:disabled=move || desk.busy()
+                                on:click=move |_| spawn_local(desk.undo())
+                            >
+                                "undo"
+                            </button>
+                        </Show>
+                    </h3>
+                    {after}
+                </div>
             </div>
         </section>
     }
@@ -117,7 +134,12 @@ fn SaidNow(answer: Answer) -> impl IntoView {
 fn Live(desk: Desk) -> impl IntoView {
     let activity = desk.engine.activity;
     let trace = Signal::derive(move || activity.get().map(|activity| activity.trace).unwrap_or_default());
-    let steps = Signal::derive(move || desk.settings.rome.with(|rome| rome.v_num_grad_steps));
+    let steps = Signal::derive(move || {
+        activity.with(|activity| match activity.as_ref().and_then(|activity| activity.progress.as_ref()) {
+            Some(Progress::Optimizing { steps, .. }) => *steps,
+            _ => desk.settings.rome.with(|rome| rome.v_num_grad_steps),
+        })
+    });
     let words = move || {
         activity.with(|activity| {
             activity.as_ref().map(|activity| view::progress_words(activity.doing, activity.progress.as_ref()))
@@ -125,7 +147,11 @@ fn Live(desk: Desk) -> impl IntoView {
     };
     view! {
         <LossCurve trace steps />
-        <p class="quiet">{words}</p>
+        <p class="quiet">
+            {words} " · "
+            // Where the page is one column, the form and its own cancel button are out of sight.
+            <button type="button" class="link" on:click=move |_| desk.engine.cancel()>"cancel"</button>
+        </p>
     }
 }
 

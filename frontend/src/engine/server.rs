@@ -54,7 +54,9 @@ impl Server {
 
 async fn open() -> Result<String, String> {
     let address = format!("{}api/sessions", surroundings::base());
-    let answer = http::Request::post(&address).send().await.map_err(|error| error.to_string())?;
+    // The server takes nothing but JSON, so that no other site's page can send it anything unasked.
+    let request = http::Request::post(&address).json(&serde_json::json!({})).map_err(|error| error.to_string())?;
+    let answer = request.send().await.map_err(|error| error.to_string())?;
     if !answer.ok() {
         return Err(format!("it answered {}", answer.status()));
     }
@@ -92,10 +94,15 @@ impl Shared {
                 }
             }
         });
-        // A browser tries again by itself; replies may have been missed meanwhile, so the session is given up.
+        // A browser tries again by itself and the server repeats what was missed, until it knows the session no more.
         let lost = Closure::<dyn Fn(MessageEvent)>::new({
             let tell = Rc::clone(&self.tell);
-            move |_| tell(Word::Stopped("the connection to the server was lost".into()))
+            let source = source.clone();
+            move |_| {
+                if source.ready_state() == EventSource::CLOSED {
+                    tell(Word::Stopped("the server has ended the session".into()));
+                }
+            }
         });
         source.set_onopen(Some(opened.as_ref().unchecked_ref()));
         source.set_onmessage(Some(heard.as_ref().unchecked_ref()));

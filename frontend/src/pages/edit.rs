@@ -3,7 +3,9 @@
 use leptos::prelude::*;
 
 use crate::{
-    components::{AskCard, EditForm, FactForm, Header, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard, HowItWorks},
+    components::{
+        AskCard, EditForm, FactForm, Header, HowItWorks, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard,
+    },
     desk::Desk,
 };
 

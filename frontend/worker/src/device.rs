@@ -27,8 +27,8 @@ pub async fn open() -> Result<Device, Failure> {
     if gpu.is_undefined() {
         return Err(Failure { kind: Kind::Device, message: "this browser offers no WebGPU to workers".into() });
     }
-    Device::wgpu_options().init_async().await.map_err(|error| Failure {
-        kind: Kind::Device,
-        message: format!("WebGPU gave no device: {error}"),
-    })
+    Device::wgpu_options()
+        .init_async()
+        .await
+        .map_err(|error| Failure { kind: Kind::Device, message: format!("WebGPU gave no device: {error}") })
 }

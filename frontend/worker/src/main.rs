@@ -12,7 +12,9 @@ mod store;
 use std::cell::Cell;
 
 use rectify_core::{Session, model::Loader};
-use rectify_protocol::{Command, Event, Failure, Kind, ModelSource, Progress, Reply, Request};
+use rectify_protocol::{
+    CatalogModel, Command, EditorSpec, Event, Failure, Kind, ModelInfo, ModelSource, Progress, Reply, Request,
+};
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent, UrlSearchParams};
 
@@ -48,7 +50,7 @@ fn main() {
     hear.forget(); // it listens as long as the worker lives
 
     wasm_bindgen_futures::spawn_local(async move {
-        let mut server = Server { session: None, store: Store::new(base()) };
+        let mut server = Server { session: None, loaded: None, store: Store::new(base()) };
         loop {
             let Request { id, command } = inbox.next().await;
             RUNNING.set(Some(id));
@@ -69,6 +71,8 @@ fn main() {
 struct Server {
     /// Kept when a later load fails or is cancelled; its device serves the next model too.
     session: Option<Session>,
+    /// What the catalog says of the session's model.
+    loaded: Option<CatalogModel>,
     store: Store,
 }
 
@@ -76,44 +80,62 @@ impl Server {
     async fn serve(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
         match (command, &mut self.session) {
             (Command::Load(ModelSource::Bundled { id }), _) => self.load(&id, watch).await,
-            (command, Some(session)) => Ok(session.handle(command, watch).await?),
+            (mut command, Some(session)) => {
+                fill_in_layers(&mut command, self.loaded.as_ref());
+                Ok(session.handle(command, watch).await?)
+            }
             (_, None) => Err(Failure::bad_input("no model is loaded")),
         }
     }
 
     async fn load(&mut self, id: &str, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
         let model = self.store.model(id).await?;
-        let mut done = 0;
-        let mut files = Vec::new();
-        for file in model.files.iter().filter(|file| !is_shard(&file.path)) {
-            files.push((file.path.as_str(), self.store.file(&model, file, &mut |bytes| done += bytes).await?));
-        }
-        let named = |name: &str| {
-            let missing = || Failure::bad_input(format!("models.json lists no {name} for {id:?}"));
-            files.iter().find(|(path, _)| *path == name).map(|(_, bytes)| bytes.as_slice()).ok_or_else(missing)
-        };
-
+        let config = self.small_file(&model, "config.json").await?;
+        let tokenizer = self.small_file(&model, "tokenizer.json").await?;
         if self.session.is_none() {
             self.session = Some(Session::new(device::open().await?, device::NAME, seconds));
         }
         let Some(session) = &mut self.session else { unreachable!("it was made above") };
-        let mut loader = Loader::new(named("config.json")?, named("tokenizer.json")?, session.device())?;
-        for file in model.files.iter().filter(|file| is_shard(&file.path)) {
+        let mut loader = Loader::new(&config, &tokenizer, session.device())?;
+        let shards = || model.files.iter().filter(|file| file.path.ends_with(".safetensors"));
+        let total = shards().map(|file| file.size).sum();
+        let mut done = 0;
+        for file in shards() {
             let mut arrived = |bytes: u64| {
                 done += bytes;
-                watch(Progress::Fetching { file: file.path.clone(), done, total: Some(model.size()) });
+                watch(Progress::Fetching { file: file.path.clone(), done, total: Some(total) });
+                if done == total {
+                    watch(Progress::Preparing); // hashing and converting take seconds for a large model
+                }
             };
             let bytes = self.store.file(&model, file, &mut arrived).await?;
             loader.add_shard(&file.path, &bytes)?;
         }
-        watch(Progress::Preparing);
         let loaded = loader.finish(id)?;
-        Ok(Event::Loaded(session.open(loaded)))
+        let info = session.open(loaded);
+        let default_layer = default_layers(&model, "rome").and_then(|layers| layers.first().copied());
+        self.loaded = Some(model);
+        Ok(Event::Loaded(ModelInfo { default_layer: default_layer.unwrap_or(info.default_layer), ..info }))
+    }
+
+    async fn small_file(&self, model: &CatalogModel, name: &str) -> Result<Vec<u8>, Failure> {
+        let missing = || Failure::bad_input(format!("models.json lists no {name} for {:?}", model.id));
+        let file = model.files.iter().find(|file| file.path == name).ok_or_else(missing)?;
+        self.store.file(model, file, &mut |_| {}).await
     }
 }
 
-fn is_shard(path: &str) -> bool {
-    path.ends_with(".safetensors")
+/// The layers that the catalog recommends, where an edit names none.
+fn fill_in_layers(command: &mut Command, model: Option<&CatalogModel>) {
+    let Command::Edit { spec, .. } = command else { return };
+    let Some(layers) = model.and_then(|model| default_layers(model, spec.editor.method())) else { return };
+    match &mut spec.editor {
+        EditorSpec::Rome(rome) => rome.layers.get_or_insert_with(|| layers.clone()),
+    };
+}
+
+fn default_layers<'a>(model: &'a CatalogModel, method: &str) -> Option<&'a Vec<usize>> {
+    model.default_layers.get(method).filter(|layers| !layers.is_empty())
 }
 
 fn post(reply: &Reply) {

@@ -7,9 +7,7 @@ use rectify_protocol::{Catalog, CatalogFile, CatalogModel, Failure, Kind};
 use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{
-    AbortController, DedicatedWorkerGlobalScope, ReadableStreamDefaultReader, RequestInit, Response,
-};
+use web_sys::{AbortController, DedicatedWorkerGlobalScope, ReadableStreamDefaultReader, RequestInit, Response};
 
 /// Where files are fetched from.
 pub struct Store {

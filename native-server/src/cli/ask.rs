@@ -26,8 +26,8 @@ pub(super) struct Args {
     /// How many candidates for the next token to list
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Answer with the delta.safetensors of this folder applied
-    #[arg(long, value_name = "DIR")]
+    /// Answer with the delta.safetensors of this folder applied, or with this file
+    #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
@@ -67,16 +67,17 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     io::print(out, &text)
 }
 
-fn read_delta(folder: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
-    let path = folder.join("delta.safetensors");
-    if folder.is_dir() && !path.is_file() {
+/// The file of a folder that `edit --out` wrote, or the file itself.
+fn read_delta(path: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
+    let file = if path.is_dir() { path.join("delta.safetensors") } else { path.to_owned() };
+    if path.is_dir() && !file.is_file() {
         return Err(Failure::bad_input(format!(
-            "{} holds no delta.safetensors; `rectify edit --out` writes one",
-            folder.display()
+            "{} holds no delta.safetensors; where each fact was edited by itself, name one fact's file: delta.0.safetensors",
+            path.display()
         )));
     }
-    let bytes = io::read_bytes(&path)?;
-    Ok((path, bytes))
+    let bytes = io::read_bytes(&file)?;
+    Ok((file, bytes))
 }
 
 fn table(answer: &Answer) -> String {

@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rectify_protocol::{Command, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure, ModelInfo};
-use serde::Serialize;
+use rectify_protocol::{
+    ArchitectureKind, Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure,
+    RunCommand, RunReport, Summary,
+};
 
 use super::{
     Desk,
@@ -36,8 +38,8 @@ pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
     /// single (each fact from the untouched model), sequential (one on top of the other) or batch (all in one edit)
-    #[arg(long, default_value = "single")]
-    mode: Mode,
+    #[arg(long, default_value = "single", value_parser = mode)]
+    mode: EditMode,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
@@ -49,76 +51,13 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// How several facts meet one model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Mode {
-    Single,
-    Sequential,
-    Batch,
-}
-
-impl std::str::FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "single" => Ok(Self::Single),
-            "sequential" => Ok(Self::Sequential),
-            "batch" => Ok(Self::Batch),
-            _ => Err(unknown("mode", text, &["single", "sequential", "batch"])),
-        }
-    }
-}
-
-/// `report.json`, and what `--json` prints.
-#[derive(Serialize)]
-struct Document {
-    /// Version of this shape.
-    schema: u32,
-    /// The command in full: enough to run it again.
-    command: Ran,
-    model: ModelInfo,
-    /// Each editing operation with its facts right after it.
-    operations: Vec<EditReport>,
-    /// Sequential mode: every fact once more, of the model that carries all edits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    final_measure: Option<Vec<FactReport>>,
-    /// Means over the operations' facts.
-    summary: Summary,
-    /// Means over `final_measure`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    final_summary: Option<Summary>,
-}
-
-#[derive(Serialize)]
-struct Ran {
-    program: String,
-    facts: PathBuf,
-    /// The format the file was taken for.
-    format: &'static str,
-    /// The records that were edited: from the first, to before the second.
-    index: [usize; 2],
-    mode: Mode,
-    covariance: Option<PathBuf>,
-    spec: EditSpec,
-    device: &'static str,
-}
-
-/// Means over facts; a score that no fact has is absent.
-#[derive(Serialize)]
-struct Summary {
-    n: usize,
-    reliability: Option<f64>,
-    generalization: Option<f64>,
-    locality: Option<f64>,
-    /// Of editing alone, without measuring.
-    seconds: f64,
+fn mode(text: &str) -> Result<EditMode, String> {
+    text.parse().map_err(|()| unknown("mode", text, EditMode::NAMES))
 }
 
 pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the input is said before a model is read.
-    let (spec, covariance) = args.settings.spec()?;
+    args.settings.spec(ArchitectureKind::Gpt2)?;
     let text = io::read_text(&args.facts)?;
     let set = EditSet::read(&args.facts.display().to_string(), &text)?;
     let range = args.index.clone().unwrap_or(0..set.len());
@@ -126,34 +65,36 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     let folder = args.out.as_deref().map(|folder| OutDir::prepare(folder, output::Kind::Edit)).transpose()?;
 
     let mut desk = Desk::open(&args.model, statics, args.device)?;
-    let spec = fill(&desk, spec);
-    if let Some(folder) = &covariance {
+    let mut spec = args.settings.spec(desk.info().architecture)?;
+    let covariance = args.settings.covariance();
+    fill_layer(&desk, &mut spec);
+    if let Some(folder) = covariance {
         add_moments(&mut desk, folder, &spec)?;
     }
     let mut job = Job { desk, spec: spec.clone(), first: range.start, folder };
     let operations = match args.mode {
-        Mode::Single => job.single(&facts)?,
-        Mode::Sequential => job.sequential(&facts)?,
-        Mode::Batch => job.batch(&facts)?,
+        EditMode::Single => job.single(&facts)?,
+        EditMode::Sequential => job.sequential(&facts)?,
+        EditMode::Batch => job.batch(&facts)?,
     };
-    let final_measure = (args.mode == Mode::Sequential).then(|| job.measure(facts)).transpose()?;
+    let final_measure = (args.mode == EditMode::Sequential).then(|| job.measure(facts)).transpose()?;
 
     let seconds = operations.iter().map(|operation| operation.seconds).sum();
-    let document = Document {
-        schema: EditReport::SCHEMA,
-        command: Ran {
+    let document = RunReport {
+        schema: RunReport::SCHEMA,
+        command: RunCommand {
             program: format!("rectify {}", env!("CARGO_PKG_VERSION")),
-            facts: args.facts.clone(),
-            format: set.format.name(),
+            facts: args.facts.display().to_string(),
+            format: set.format.name().into(),
             index: [range.start, range.end],
             mode: args.mode,
-            covariance,
+            covariance: covariance.map(|folder| folder.display().to_string()),
             spec,
-            device: args.device.name(),
+            device: args.device.name().into(),
         },
         model: job.desk.info(),
-        summary: summarize(operations.iter().flat_map(|operation| &operation.facts), seconds),
-        final_summary: final_measure.as_ref().map(|facts| summarize(facts, seconds)),
+        summary: Summary::of(operations.iter().flat_map(|operation| &operation.facts), seconds),
+        final_summary: final_measure.as_ref().map(|facts| Summary::of(facts, seconds)),
         operations,
         final_measure,
     };
@@ -166,12 +107,10 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     io::print(out, &if args.json { json } else { table(&document) })
 }
 
-/// The settings with the layer filled in.
-fn fill(desk: &Desk, mut spec: EditSpec) -> EditSpec {
-    let layer = desk.info().default_layer;
+/// Writes down which layer it is where that was left to the model.
+fn fill_layer(desk: &Desk, spec: &mut EditSpec) {
     let EditorSpec::Rome(rome) = &mut spec.editor;
-    rome.layers.get_or_insert_with(|| vec![layer]);
-    spec
+    rome.layers.get_or_insert_with(|| vec![desk.info().default_layer]);
 }
 
 fn add_moments(desk: &mut Desk, folder: &Path, spec: &EditSpec) -> Result<(), Failure> {
@@ -257,22 +196,7 @@ impl Job {
     }
 }
 
-fn summarize<'a>(facts: impl IntoIterator<Item = &'a FactReport>, seconds: f64) -> Summary {
-    let facts: Vec<&FactReport> = facts.into_iter().collect();
-    let mean = |score: fn(&FactReport) -> Option<f64>| {
-        let scores: Vec<f64> = facts.iter().filter_map(|fact| score(fact)).collect();
-        (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
-    };
-    Summary {
-        n: facts.len(),
-        reliability: mean(|fact| Some(fact.reliability)),
-        generalization: mean(|fact| fact.generalization),
-        locality: mean(|fact| fact.locality),
-        seconds,
-    }
-}
-
-fn table(document: &Document) -> String {
+fn table(document: &RunReport) -> String {
     let mut text = String::new();
     for operation in &document.operations {
         operation.facts.iter().for_each(|fact| describe_fact(&mut text, fact));
@@ -330,42 +254,4 @@ fn describe_summary(text: &mut String, when: &str, summary: &Summary) {
 
 fn score(value: Option<f64>) -> String {
     value.map_or_else(|| "–".into(), |value| format!("{value:.3}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fact(reliability: f64, locality: Option<f64>) -> FactReport {
-        let measure = rectify_protocol::Measure { p_new: 0.5, p_true: None, top: vec![], text: String::new() };
-        FactReport {
-            subject: "Ada".into(),
-            prompt: "Ada is".into(),
-            target_new: "x".into(),
-            target_true: None,
-            before: measure.clone(),
-            after: measure,
-            reliability,
-            generalization: None,
-            locality,
-            paraphrases: vec![],
-            neighbors: vec![],
-        }
-    }
-
-    #[test]
-    fn a_mean_is_over_the_facts_that_have_the_score() {
-        let summary = summarize(&[fact(1.0, None), fact(0.5, Some(0.8)), fact(0.0, Some(0.4))], 2.0);
-        assert_eq!(summary.reliability, Some(0.5));
-        assert_eq!(summary.generalization, None);
-        assert!((summary.locality.unwrap() - 0.6).abs() < 1e-12);
-        assert_eq!(summary.n, 3);
-    }
-
-    #[test]
-    fn a_score_that_does_not_exist_is_a_dash() {
-        let mut text = String::new();
-        describe_fact(&mut text, &fact(1.0, None));
-        assert!(text.contains("reliability 1.000   generalization –   locality –"), "{text}");
-    }
 }

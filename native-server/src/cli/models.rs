@@ -10,13 +10,13 @@ use std::{
 };
 
 use half::{bf16, f16};
-use rectify_protocol::Failure;
+use rectify_protocol::{CatalogFile, CatalogModel, Failure};
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 use serde::Serialize;
 
 use crate::{
     io,
-    models::{Entry, ListedFile, Source, Static, resolve},
+    models::{Source, Static, resolve},
     output::{self, OutDir},
 };
 
@@ -69,12 +69,12 @@ pub(super) fn run(command: &Subcommands, statics: Option<&Path>, out: &mut dyn W
     match command {
         Subcommands::List { json } => {
             let statics = Static::find(statics)?;
-            io::print(out, &if *json { io::to_json(&statics.index)? } else { list(&statics) })
+            io::print(out, &if *json { io::to_json(&statics.catalog)? } else { list(&statics) })
         }
         Subcommands::Check { json } => {
             let statics = Static::find(statics)?;
             let mut report = Vec::new();
-            for entry in &statics.index.models {
+            for entry in &statics.catalog.models {
                 report.push(Checked { id: &entry.id, problems: problems(&statics.folder, entry)? });
             }
             io::print(out, &if *json { io::to_json(&report)? } else { check_table(&report) })?;
@@ -90,9 +90,8 @@ pub(super) fn run(command: &Subcommands, statics: Option<&Path>, out: &mut dyn W
 
 fn list(statics: &Static) -> String {
     let mut text = String::new();
-    for entry in &statics.index.models {
-        let size: u64 = entry.files.iter().map(|file| file.size).sum();
-        let _ = writeln!(text, "{:<20} {:>9.1} MB  {}", entry.id, size as f64 / 1e6, entry.name);
+    for entry in &statics.catalog.models {
+        let _ = writeln!(text, "{:<20} {:>9.1} MB  {}", entry.id, entry.size() as f64 / 1e6, entry.name);
     }
     text
 }
@@ -116,14 +115,14 @@ fn check_table(report: &[Checked<'_>]) -> String {
 }
 
 /// How a model's folder differs from its list of files.
-fn problems(statics: &Path, entry: &Entry) -> Result<Vec<String>, Failure> {
+fn problems(statics: &Path, entry: &CatalogModel) -> Result<Vec<String>, Failure> {
     let folder = statics.join(&entry.folder);
     if !folder.is_dir() {
         return Ok(vec![format!("the folder {} is missing", folder.display())]);
     }
-    let found: BTreeMap<String, ListedFile> =
+    let found: BTreeMap<String, CatalogFile> =
         hash(&folder)?.into_iter().map(|file| (file.path.clone(), file)).collect();
-    let listed: BTreeMap<&str, &ListedFile> = entry.files.iter().map(|file| (file.path.as_str(), file)).collect();
+    let listed: BTreeMap<&str, &CatalogFile> = entry.files.iter().map(|file| (file.path.as_str(), file)).collect();
     let mut problems = Vec::new();
     for (path, expected) in &listed {
         match found.get(*path) {
@@ -143,7 +142,7 @@ fn problems(statics: &Path, entry: &Entry) -> Result<Vec<String>, Failure> {
 }
 
 /// Every file below a folder, by path, with `/` between its parts.
-fn hash(folder: &Path) -> Result<Vec<ListedFile>, Failure> {
+fn hash(folder: &Path) -> Result<Vec<CatalogFile>, Failure> {
     let mut files = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(relative) = open.pop() {
@@ -157,7 +156,7 @@ fn hash(folder: &Path) -> Result<Vec<ListedFile>, Failure> {
             }
             let (sha256, size) = io::sha256(&entry.path())?;
             let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
-            files.push(ListedFile { path: parts.join("/"), size, sha256 });
+            files.push(CatalogFile { path: parts.join("/"), size, sha256 });
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -208,11 +207,12 @@ fn convert_shard(path: &Path, dtype: Dtype, folder: &OutDir) -> Result<(), Failu
         converted.push((name, Converted { view, dtype }));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    safetensors::serialize_to_file(converted, header.metadata().clone(), &folder.path(&name))
-        .map_err(|error| match error {
+    safetensors::serialize_to_file(converted, header.metadata().clone(), &folder.path(&name)).map_err(|error| {
+        match error {
             safetensors::SafeTensorError::IoError(error) => folder.cannot_write(&name, &error),
             other => bad(other.to_string()),
-        })
+        }
+    })
 }
 
 /// A tensor in another precision; what is no float stays as it is.
@@ -315,9 +315,10 @@ mod tests {
         files.retain(|file| file.path != "extra");
         files[1].size = 99;
         files[2].sha256 = "00".into();
-        files.push(ListedFile { path: "gone".into(), size: 1, sha256: "00".into() });
-        let entry: Entry = serde_json::from_value(serde_json::json!({
-            "id": "m", "name": "M", "folder": "m", "files": files,
+        files.push(CatalogFile { path: "gone".into(), size: 1, sha256: "00".into() });
+        let entry: CatalogModel = serde_json::from_value(serde_json::json!({
+            "id": "m", "name": "M", "folder": "m", "description": "", "licence": "MIT", "architecture": "gpt2",
+            "layers": 1, "context": 8, "memory_load": 0, "memory_edit": 0, "files": files,
         }))
         .unwrap();
         let problems = problems(here.path(), &entry).unwrap();

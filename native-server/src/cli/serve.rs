@@ -4,14 +4,15 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use rectify_protocol::{Failure, Kind};
+use rectify_protocol::Failure;
 
 use crate::{
     device::DeviceKind,
     engine::Engine,
-    http::{self, Settings},
+    http::{self, AppState, Limits, Settings},
     io,
     models::Static,
 };
@@ -21,7 +22,7 @@ pub(super) struct Args {
     /// Where to listen; only this machine can reach the default
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// The folder with models.json and the bundled models, like --static
+    /// The folder with models.json and the bundled models and facts. Default: as for the other commands
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The folder with the built page
@@ -36,21 +37,35 @@ pub(super) fn run(args: &Args, statics: Option<&Path>) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(statics))?);
     let engine = Engine::start(statics.clone(), args.device)?;
-    let app = http::app(Settings { statics, engine, site: args.site.clone(), listen: args.listen.ip() });
+    let settings =
+        Settings { statics, engine, site: args.site.clone(), listen: args.listen.ip(), limits: Limits::default() };
+    let state = AppState::new(settings);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(args.listen)
-            .await
-            .map_err(|error| Failure { kind: Kind::BadInput, message: format!("cannot listen on {}: {error}", args.listen) })?;
-        let address = listener.local_addr().map_err(|error| io::internal(error.to_string()))?;
-        io::say(&format!("listening on http://{address}"));
-        axum::serve(listener, app.router)
-            .with_graceful_shutdown(async move {
-                // Event streams would never end by themselves.
-                let _ = tokio::signal::ctrl_c().await;
-                app.closing.close();
-            })
-            .await
-            .map_err(|error| io::internal(error.to_string()))
-    })
+    runtime.block_on(serve(args.listen, state))
 }
+
+async fn serve(listen: SocketAddr, state: AppState) -> Result<(), Failure> {
+    let cannot_listen = |error| Failure::bad_input(format!("cannot listen on {listen}: {error}"));
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    io::say(&format!("listening on http://{address}"));
+    let sweeper = state.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            sweeper.sweep();
+        }
+    });
+    let router = http::app(state.clone());
+    let until_interrupted = async move {
+        let _ = tokio::signal::ctrl_c().await;
+        state.close();
+    };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(until_interrupted)
+        .await
+        .map_err(|error| io::internal(error.to_string()))
+}
+
+/// How often idle sessions are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rectify_protocol::{Contexts, EditSpec, EditorSpec, Failure, KeyChoice, Regularizer};
+use rectify_protocol::{ArchitectureKind, Contexts, EditSpec, EditorSpec, Failure, KeyChoice, Regularizer};
 use serde_json::Value;
 
 use crate::{device::unknown, io};
@@ -24,7 +24,7 @@ pub(super) struct Settings {
     contexts: Option<String>,
     /// Whiten keys by DIR/moment.LAYER.safetensors, as `rectify stats` writes it, or `none`
     #[arg(long, value_name = "DIR|none", default_value = "none")]
-    covariance: String,
+    covariance: PathBuf,
     /// Which key the update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
     #[arg(long, value_parser = key)]
     key: Option<KeyChoice>,
@@ -43,11 +43,15 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The settings as one value, checked, and the folder of moments.
-    pub(super) fn spec(&self) -> Result<(EditSpec, Option<PathBuf>), Failure> {
-        let mut editor = serde_json::json!({ "method": self.method });
-        let default: EditorSpec = from_value(&editor)?;
-        editor = serde_json::to_value(default).map_err(|error| io::internal(error.to_string()))?;
+    /// The folder of second moments that whiten the keys.
+    pub(super) fn covariance(&self) -> Option<&Path> {
+        (self.covariance != Path::new("none")).then_some(self.covariance.as_path())
+    }
+
+    /// The settings as one value, checked; what no flag names is as published for the architecture.
+    pub(super) fn spec(&self, architecture: ArchitectureKind) -> Result<EditSpec, Failure> {
+        let published = EditorSpec::published(&self.method, architecture).expect("`method` lets no other through");
+        let mut editor = serde_json::to_value(published).map_err(|error| io::internal(error.to_string()))?;
         for (name, value) in &self.set {
             assign(&mut editor, name, value)?;
         }
@@ -71,8 +75,7 @@ impl Settings {
                 Err(_) => rome.contexts = Contexts::Given(templates(Path::new(contexts))?),
             }
         }
-        let covariance = (self.covariance != "none").then(|| PathBuf::from(&self.covariance));
-        match &covariance {
+        match self.covariance() {
             Some(_) => rome.mom2_adjustment = true,
             None if rome.mom2_adjustment => {
                 return Err(Failure::bad_input("mom2_adjustment needs --covariance DIR, with `rectify stats`' files"));
@@ -87,7 +90,7 @@ impl Settings {
         };
         let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer, seed: seed.unwrap_or(0) };
         spec.validate()?;
-        Ok((spec, covariance))
+        Ok(spec)
     }
 }
 
@@ -100,7 +103,8 @@ fn from_value(editor: &Value) -> Result<EditorSpec, Failure> {
 
 /// Changes one hyper-parameter. The settings' own (de)serialisation knows the names and types.
 fn assign(editor: &mut Value, name: &str, text: &str) -> Result<(), Failure> {
-    let known: Vec<&str> = editor.as_object().into_iter().flat_map(|object| object.keys()).map(String::as_str).collect();
+    let known: Vec<&str> =
+        editor.as_object().into_iter().flat_map(|object| object.keys()).map(String::as_str).collect();
     let known: Vec<&str> = known.into_iter().filter(|name| *name != "method").collect();
     if !known.contains(&name) {
         return Err(Failure::bad_input(unknown("hyper-parameter", name, &known)));
@@ -126,9 +130,8 @@ fn assign(editor: &mut Value, name: &str, text: &str) -> Result<(), Failure> {
 
 fn templates(path: &Path) -> Result<Vec<String>, Failure> {
     let text = io::read_text(path)?;
-    serde_json::from_str(&text).map_err(|error| {
-        Failure::bad_input(format!("{} is not a JSON list of templates: {error}", path.display()))
-    })
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::bad_input(format!("{} is not a JSON list of templates: {error}", path.display())))
 }
 
 fn one_of(what: &str, text: &str, known: &[&str]) -> Result<String, String> {
@@ -190,7 +193,7 @@ mod tests {
 
     fn spec(flags: &str) -> Result<EditSpec, Failure> {
         let words = ["edit", "--method", "rome"].into_iter().chain(flags.split_whitespace());
-        Flags::try_parse_from(words).unwrap().settings.spec().map(|(spec, _)| spec)
+        Flags::try_parse_from(words).unwrap().settings.spec(ArchitectureKind::Gpt2)
     }
 
     #[track_caller]

@@ -46,8 +46,9 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn std::io::Wr
     let corpus = args.text.file_name().unwrap_or(args.text.as_os_str()).to_string_lossy();
 
     let desk = Desk::open(&args.model, statics, args.device)?;
-    let mut watch = |done, total| desk.line.show_count("tokens", done as u64, total as u64);
-    let work = desk.session.moments(&corpus, &documents, &layers, args.tokens.get(), &mut watch);
+    let tokens = args.tokens.get();
+    let mut watch = |done| desk.line.show_count("tokens", done as u64, tokens as u64);
+    let work = desk.session.moments(&corpus, &documents, &layers, tokens, &mut watch);
     let moments = engine::drive(work, &desk.cancel).ok_or_else(cancelled)??;
     for (layer, bytes) in &moments {
         folder.write(&file_name(*layer), bytes)?;

@@ -8,15 +8,15 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use rectify_protocol::Catalog;
 use tower::ServiceExt;
 use tower_http::services::{ServeDir, ServeFile};
 
 use super::{AppState, error::Refusal};
-use crate::models::Index;
 
-/// `GET /api/models`: what `models.json` says.
-pub(super) async fn models(State(state): State<AppState>) -> Json<Index> {
-    Json(state.0.settings.statics.index.clone())
+/// `GET /api/models` and `GET /models.json`: what `models.json` says.
+pub(super) async fn models(State(state): State<AppState>) -> Json<Catalog> {
+    Json(state.0.settings.statics.catalog.clone())
 }
 
 /// The SHA-256 of every file that may be served, by its path below `static/`. What is not listed is not there.
@@ -24,8 +24,8 @@ pub(super) async fn models(State(state): State<AppState>) -> Json<Index> {
 pub(super) struct Listed(HashMap<String, String>);
 
 impl Listed {
-    pub(super) fn of(index: &Index) -> Self {
-        let files = index.models.iter().flat_map(|entry| {
+    pub(super) fn of(catalog: &Catalog) -> Self {
+        let files = catalog.models.iter().flat_map(|entry| {
             let path = |file: &str| format!("{}/{file}", entry.folder.trim_end_matches('/'));
             entry.files.iter().map(move |file| (path(&file.path), file.sha256.to_ascii_lowercase()))
         });
@@ -120,7 +120,7 @@ async fn serve_file(path: &Path, request: Request) -> Response {
 
 fn answered<B>(response: Result<axum::http::Response<B>, std::convert::Infallible>) -> Response
 where
-    B: http_body::Body<Data = axum::body::Bytes> + Send + 'static,
+    B: axum::body::HttpBody<Data = axum::body::Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
     let Ok(response) = response;

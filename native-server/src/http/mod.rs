@@ -55,7 +55,7 @@ struct Shared {
 impl AppState {
     /// A service without sessions.
     pub fn new(settings: Settings) -> Self {
-        let listed = files::Listed::of(&settings.statics.index);
+        let listed = files::Listed::of(&settings.statics.catalog);
         let sessions = sessions::Registry::default();
         Self(Arc::new(Shared { settings, listed, sessions, closing: watch::Sender::new(false) }))
     }
@@ -77,9 +77,8 @@ const BODY_LIMIT: usize = 1 << 20;
 /// The table of routes.
 pub fn app(state: AppState) -> Router {
     // The page may come compressed; models may not, for their parts are asked for by range.
-    let site = get(files::site)
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-        .with_state(state.clone());
+    let site =
+        get(files::site).layer(CompressionLayer::new().quality(CompressionLevel::Fastest)).with_state(state.clone());
     let facts = ServeDir::new(state.0.settings.statics.folder.join("facts"));
     Router::new()
         .route("/api/models", get(files::models))
@@ -88,16 +87,14 @@ pub fn app(state: AppState) -> Router {
         .route("/api/sessions/{key}/commands", post(sessions::command))
         .route("/api/sessions/{key}/events", get(sessions::events))
         .route("/api/{*rest}", any(error::no_such_route))
+        .route("/models.json", get(files::models))
         .route("/models/{*path}", get(files::model))
         .nest_service("/facts", facts)
         .fallback_service(site)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")))
-        .layer(SetResponseHeaderLayer::overriding(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .with_state(state)
 }
 

@@ -44,7 +44,7 @@ fn open(folder: &Path) -> Result<Session> {
     for shard in shards {
         loader.add_shard(&shard, &read(&shard)?)?;
     }
-    session.open(pollster::block_on(loader.finish("bench"))?);
+    session.open(loader.finish("bench")?);
     Ok(session)
 }
 
@@ -69,8 +69,8 @@ fn edit(session: &mut Session, job: &Value) -> Result<Value> {
         ..RomeSpec::default()
     };
     let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::None, seed: 0 };
-    let edit = session.handle(Command::Edit { facts: vec![fact], spec }, &mut |_| {});
-    let Event::Edited(report) = pollster::block_on(edit)? else { bail!("an edit ends in Edited") };
+    let edit = Command::Edit { facts: vec![fact], spec };
+    let Event::Edited(report) = pollster::block_on(session.handle(edit, &mut |_| {}))? else { bail!("an edit ends in Edited") };
     pollster::block_on(session.handle(Command::Undo, &mut |_| {}))?;
     let loss = report.trace.last().map(|step| step.loss());
     Ok(json!({
