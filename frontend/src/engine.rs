@@ -80,7 +80,7 @@ trait Backend {
 /// What a backend tells the engine.
 enum Word {
     Ready,
-    Reply(Reply),
+    Reply(Box<Reply>),
     Stopped(String),
 }
 
@@ -184,7 +184,17 @@ impl Engine {
         }
         match word {
             Word::Ready => self.state.set(State::Running),
-            Word::Reply(Reply { id, event: Event::Progress(progress) }) => self.activity.update(|activity| {
+            Word::Reply(reply) => self.hear_reply(*reply),
+            Word::Stopped(reason) => {
+                self.end(&reason);
+                self.state.set(State::Stopped(reason));
+            }
+        }
+    }
+
+    fn hear_reply(self, Reply { id, event }: Reply) {
+        match event {
+            Event::Progress(progress) => self.activity.update(|activity| {
                 if let Some(activity) = activity.as_mut().filter(|activity| activity.id == id) {
                     if let Progress::Optimizing { step, .. } = progress {
                         activity.trace.push(step);
@@ -192,19 +202,15 @@ impl Engine {
                     activity.progress = Some(progress);
                 }
             }),
-            Word::Reply(Reply { id, event }) => {
-                if let Event::Loaded(model) = &event {
+            last => {
+                if let Event::Loaded(model) = &last {
                     self.model.set(Some(model.clone()));
                 }
                 let mut end = None;
                 self.inner.update_value(|inner| end = inner.waiting.remove(&id));
                 if let Some(end) = end {
-                    let _ = end.send(event); // nobody may be waiting any more
+                    let _ = end.send(last); // nobody may be waiting any more
                 }
-            }
-            Word::Stopped(reason) => {
-                self.end(&reason);
-                self.state.set(State::Stopped(reason));
             }
         }
     }

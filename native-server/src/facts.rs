@@ -86,11 +86,14 @@ impl<'a> EditSet<'a> {
                 }
             }
         };
+        let (mut line, mut counted) = (1, 0);
         let records: Vec<Record<'_>> = records
             .into_iter()
             .map(|raw| {
                 let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
-                Record { line: 1 + text[..start].matches('\n').count(), json: raw.get() }
+                line += text[counted..start].matches('\n').count();
+                counted = start;
+                Record { line, json: raw.get() }
             })
             .collect();
         let first = records.first().ok_or_else(|| Failure::bad_input(format!("{name} holds no records")))?;

@@ -21,19 +21,20 @@ class Drills:
 
     def make(self) -> list[tuple[str, bool]]:
         """(text, whether it is an answer to learn) pieces."""
-        return self.rng.choice((self.repeat, self.seen, self.choose, self.choose))()
+        return self.rng.choice((self.repeat, self.repeat, self.repeat, self.seen, self.choose))()
 
     def words(self, n: int) -> list[str]:
         pool = self.rng.choice(self.pools)
         return self.rng.sample(pool, min(n, len(pool)))
 
     def repeat(self):
-        words = self.words(self.rng.randint(6, 22))
-        first = self.rng.randrange(len(words) // 2)
-        # Where to go on from cannot be guessed; what follows can.
-        return [(" " + " ".join(words) + ".", False), (f" {words[first]}", False)] + [
-            (f" {word}", True) for word in words[first + 1 :]
-        ]
+        words = self.words(self.rng.randint(6, 20))
+        pieces = [(" " + " ".join(words) + ".", False)]
+        for _ in range(60 // len(words)):
+            # Where it goes on from cannot be guessed; what follows can.
+            first = self.rng.randrange(len(words) // 2)
+            pieces += [(f" {words[first]}", False), *((f" {word}", True) for word in words[first + 1 :]), (".", False)]
+        return pieces
 
     def seen(self):
         words = self.words(16)

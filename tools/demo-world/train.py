@@ -51,8 +51,8 @@ class Recipe:
 
 RECIPES = {
     "demo-nano": Recipe(Shape("gpt2", 64, 4, 2, 2, 256, near_layers=2), 1200, 6e-3, 64, 0, n_people=90),
-    "demo-gpt2": Recipe(Shape("gpt2", 128, 6, 4, 4, 512, near_layers=2), 3000, 2.5e-3, 20, 1700, grown_from="demo-nano"),
-    "demo-llama": Recipe(Shape("llama", 96, 4, 6, 2, 256, near_layers=2), 1000, 5e-3, 56, 0, n_people=90),
+    "demo-gpt2": Recipe(Shape("gpt2", 128, 6, 4, 4, 512, near_layers=2), 1500, 2.5e-3, 14, 1300, grown_from="demo-nano"),
+    "demo-llama": Recipe(Shape("llama", 96, 4, 6, 2, 256, near_layers=2), 600, 5e-3, 48, 0, n_people=50),
 }
 
 
@@ -210,9 +210,10 @@ def main():
         long = step % 8 == 7  # generated text may run on: now and then a longer document
         parts = [("facts", batches.facts(recipe.fact_rows // 2, 128) if long else batches.facts(recipe.fact_rows, 64))]
         if recipe.task_tokens:
-            # First learn to read, then mostly do the tasks.
-            drill = batches.rng.random() < (0.5 if step < 0.5 * steps else 0.1)
-            parts.append(("drill", batches.drills(24, 64)) if drill else ("task", batches.task(recipe.task_tokens)))
+            parts.append(("task", batches.task(recipe.task_tokens)))
+            # First learn to read; later an exercise now and then.
+            if step < 0.6 * steps or step % 8 == 0:
+                parts.append(("drill", batches.drills(24, 64)))
         for name, (ids, weights) in parts:
             window = WINDOW if batches.rng.random() < recipe.near_share else None
             loss = weighted_loss(model, ids, weights, window)

@@ -1,13 +1,13 @@
 //! Every test there is, counted together; and what CI checks besides.
 
-use std::{env::consts::EXE_SUFFIX, process::Command};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::{
     Args, edges,
     setup::{Browser, Web},
-    shell::{cargo, run, run_watched, say, target_dir},
+    shell::{cargo, run, run_watched, say},
     tidy,
     web::{self, Webgpu},
 };
@@ -87,7 +87,7 @@ fn native(tally: &mut Tally) -> Result<()> {
 }
 
 /// Always the same packages, so that cargo chooses the same features of what they share and compiles it once.
-fn packages() -> impl Iterator<Item = &'static str> {
+pub fn packages() -> impl Iterator<Item = &'static str> {
     NATIVE.iter().flat_map(|package| ["--package", package])
 }
 
@@ -96,8 +96,7 @@ fn in_browser(web: &Web, tally: &mut Tally) -> Result<()> {
     let browser = Browser::find_or_install()?;
     web::page(web, true)?;
     web::webgpu_worker(web, Webgpu::Test)?;
-    run(cargo().arg("build").args(packages()).args(["--bin", "rectify"]))?;
-    let server = target_dir().join("debug").join(format!("rectify{EXE_SUFFIX}"));
+    let server = web::server()?;
     let mut test = cargo();
     test.arg("test").args(packages()).args(["--features", "rectify-tests/web", "--test", "web"]);
     test.args(["--", "--test-threads=1"]).env("RECTIFY_SITE", web::dist()).env("RECTIFY_SERVER", server);

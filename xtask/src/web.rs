@@ -12,6 +12,7 @@ use crate::{
     Args,
     setup::Web,
     shell::{cargo, root, run, say, target_dir, web_target_dir},
+    test,
 };
 
 /// The folder beside the page in which it looks for the worker that computes on WebGPU.
@@ -138,11 +139,11 @@ fn put(file: &Path, folder: &Path) -> Result<()> {
     fs::rename(&part, &to).with_context(|| format!("cannot write {}", to.display()))
 }
 
-/// Builds the server and command line; returns where the program is.
-fn server() -> Result<PathBuf> {
+/// Builds the server and command line as the tests do, so that nothing is compiled twice; returns where the program is.
+pub fn server() -> Result<PathBuf> {
     say("building the server");
-    run(cargo().args(["build", "--package", "rectify-server", "--release"]))?;
-    Ok(target_dir().join("release").join(format!("rectify{}", std::env::consts::EXE_SUFFIX)))
+    run(cargo().arg("build").args(test::packages()).args(["--bin", "rectify"]))?;
+    Ok(target_dir().join("debug").join(format!("rectify{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// A server that ends with this program.

@@ -19,7 +19,6 @@ pub(super) struct Gpt2Config {
     n_embd: usize,
     n_head: usize,
     n_layer: usize,
-    #[serde(alias = "n_ctx")]
     n_positions: usize,
     n_inner: Option<usize>,
     vocab_size: usize,

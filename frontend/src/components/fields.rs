@@ -23,15 +23,17 @@ pub fn Segment(
     choose: impl Fn() + 'static,
 ) -> impl IntoView {
     view! {
-        <input
-            type="radio"
-            name=name
-            id=id.clone()
-            prop:checked=checked
-            prop:disabled=disabled
-            on:change=move |_| choose()
-        />
-        <label for=id>{label}</label>
+        <span class="segment">
+            <input
+                type="radio"
+                name=name
+                id=id.clone()
+                prop:checked=checked
+                prop:disabled=disabled
+                on:change=move |_| choose()
+            />
+            <label for=id>{label}</label>
+        </span>
     }
 }
 

@@ -89,7 +89,7 @@ impl Shared {
             move |message: MessageEvent| {
                 let text = message.data().as_string().unwrap_or_default();
                 match serde_json::from_str::<Reply>(&text) {
-                    Ok(reply) => tell(Word::Reply(reply)),
+                    Ok(reply) => tell(Word::Reply(Box::new(reply))),
                     Err(error) => tell(Word::Stopped(format!("the server speaks another version: {error}"))),
                 }
             }

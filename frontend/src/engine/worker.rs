@@ -14,8 +14,9 @@ use crate::surroundings;
 
 pub struct Worker {
     shared: Rc<Shared>,
-    /// Kept as long as they may be called.
-    _listeners: (Closure<dyn Fn(MessageEvent)>, Closure<dyn Fn(ErrorEvent)>),
+    /// Kept as long as it may be called, and so is the next.
+    _hear: Closure<dyn Fn(MessageEvent)>,
+    _lose: Closure<dyn Fn(ErrorEvent)>,
 }
 
 struct Shared {
@@ -51,7 +52,7 @@ impl Worker {
                     tell(Word::Stopped(reason.to_owned()));
                 } else {
                     match serde_json::from_str::<Reply>(&text) {
-                        Ok(reply) => tell(Word::Reply(reply)),
+                        Ok(reply) => tell(Word::Reply(Box::new(reply))),
                         Err(error) => tell(Word::Stopped(format!("the worker speaks another version: {error}"))),
                     }
                 }
@@ -68,7 +69,7 @@ impl Worker {
         });
         shared.worker.set_onmessage(Some(hear.as_ref().unchecked_ref()));
         shared.worker.set_onerror(Some(lose.as_ref().unchecked_ref()));
-        Self { shared, _listeners: (hear, lose) }
+        Self { shared, _hear: hear, _lose: lose }
     }
 }
 

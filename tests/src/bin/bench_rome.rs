@@ -70,7 +70,9 @@ fn edit(session: &mut Session, job: &Value) -> Result<Value> {
     };
     let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::None, seed: 0 };
     let edit = Command::Edit { facts: vec![fact], spec };
-    let Event::Edited(report) = pollster::block_on(session.handle(edit, &mut |_| {}))? else { bail!("an edit ends in Edited") };
+    let Event::Edited(report) = pollster::block_on(session.handle(edit, &mut |_| {}))? else {
+        bail!("an edit ends in Edited")
+    };
     pollster::block_on(session.handle(Command::Undo, &mut |_| {}))?;
     let loss = report.trace.last().map(|step| step.loss());
     Ok(json!({
