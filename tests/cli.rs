@@ -85,7 +85,11 @@ fn an_edit_is_written_and_asked_again() {
         let (desk, model) = (Desk::new(&json!([fact()])), golden(model));
         let (contexts, out) = (desk.contexts(), desk.path("run"));
         let out = out.to_str().expect("text");
-        let report = document(&desk.edit(&model, &contexts, &["--regularizer", "rect", "--keep", "0.4", "--out", out, "--json"]));
+        let report = document(&desk.edit(
+            &model,
+            &contexts,
+            &["--regularizer", "rect", "--keep", "0.4", "--out", out, "--json"],
+        ));
         let operation = &report["operations"][0];
         let [fact] = operation["facts"].as_array().expect("facts").as_slice() else { panic!("one fact") };
         for part in ["before", "after"] {
@@ -99,12 +103,16 @@ fn an_edit_is_written_and_asked_again() {
         for field in ["seconds", "steps", "delta_norm", "manhattan", "kept", "model_hash", "spec"] {
             assert!(!operation[field].is_null(), "{field}");
         }
-        let saved: Value = serde_json::from_slice(&fs::read(desk.path("run/report.json")).expect("report")).expect("JSON");
+        let saved: Value =
+            serde_json::from_slice(&fs::read(desk.path("run/report.json")).expect("report")).expect("JSON");
         assert_eq!(saved, report, "the file and stdout say the same");
 
         let ask = |more: &[&str]| document(&[&["ask", "--model", &model, "--prompt", PROMPT, "--json"], more].concat());
         let (before, after) = (ask(&[]), ask(&["--edits", out]));
-        assert_eq!(before["text"].as_str().map(|text| &text[..8]), fact["before"]["text"].as_str().map(|text| &text[..8]));
+        assert_eq!(
+            before["text"].as_str().map(|text| &text[..8]),
+            fact["before"]["text"].as_str().map(|text| &text[..8])
+        );
         assert_ne!(before["top"], after["top"]);
         assert_eq!(after["top"][0][0], fact["after"]["top"][0][0]);
     }
@@ -130,10 +138,13 @@ fn statistics_are_made_and_used() {
     let (model, contexts) = (golden("gpt2-tiny"), desk.contexts());
     let (text, stats) = (desk.path("corpus.txt"), desk.path("stats"));
     let lines = "The capital of France is Paris, and the city lies on a river.\n".repeat(30)
-        + &(0..300).map(|i| format!("Number {i} was born in the year {} of the river.\n", 1500 + i)).collect::<String>();
+        + &(0..300)
+            .map(|i| format!("Number {i} was born in the year {} of the river.\n", 1500 + i))
+            .collect::<String>();
     fs::write(&text, lines).expect("writes");
     let (text, stats) = (text.to_str().expect("text"), stats.to_str().expect("text"));
-    let made = rectify(&["stats", "--model", &model, "--text", text, "--layers", "1", "--tokens", "6000", "--out", stats]);
+    let made =
+        rectify(&["stats", "--model", &model, "--text", text, "--layers", "1", "--tokens", "6000", "--out", stats]);
     assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
     let report = document(&desk.edit(&model, &contexts, &["--covariance", stats, "--json"]));
     assert_eq!(report["operations"][0]["spec"]["editor"]["mom2_adjustment"], true);
@@ -205,8 +216,16 @@ fn a_damaged_model_folder_is_named() {
         check_refused(&["ask", "--model", folder.to_str().expect("text"), "--prompt", PROMPT], parts);
     };
     let weights = fs::read(format!("{}/model.safetensors", golden("gpt2-tiny"))).expect("reads");
-    check("truncated", &|folder| fs::write(folder.join("model.safetensors"), &weights[..1000]).expect("writes"), &["model.safetensors"]);
-    check("header", &|folder| fs::write(folder.join("model.safetensors"), (1u64 << 63).to_le_bytes()).expect("writes"), &["model.safetensors"]);
+    check(
+        "truncated",
+        &|folder| fs::write(folder.join("model.safetensors"), &weights[..1000]).expect("writes"),
+        &["model.safetensors"],
+    );
+    check(
+        "header",
+        &|folder| fs::write(folder.join("model.safetensors"), (1u64 << 63).to_le_bytes()).expect("writes"),
+        &["model.safetensors"],
+    );
     check("config", &|folder| fs::write(folder.join("config.json"), "{").expect("writes"), &["config.json"]);
     check("missing", &|folder| fs::remove_file(folder.join("tokenizer.json")).expect("removes"), &["tokenizer.json"]);
     let index = r#"{"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}"#;
@@ -233,6 +252,7 @@ fn without_room_nothing_half_written_remains() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("run"), "the message names the folder: {message}");
-    let left: Vec<_> = fs::read_dir(desk.folder.path()).expect("lists").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(desk.folder.path()).expect("lists").flatten().map(|entry| entry.file_name()).collect();
     assert!(left.iter().all(|name| name == "facts.json" || name == "contexts.json"), "{left:?}");
 }

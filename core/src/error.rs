@@ -55,9 +55,11 @@ impl From<Failure> for Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::BadInput(_) | Error::BadFile { .. } | Error::NoModel | Error::Singular(_) | Error::NotFinite { .. } => {
-                Kind::BadInput
-            }
+            Error::BadInput(_)
+            | Error::BadFile { .. }
+            | Error::NoModel
+            | Error::Singular(_)
+            | Error::NotFinite { .. } => Kind::BadInput,
             Error::Device(_) => Kind::Device,
         };
         Self { kind, message: error.to_string() }

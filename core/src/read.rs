@@ -1,7 +1,4 @@
-use std::{
-    future::poll_fn,
-    task::Poll,
-};
+use std::{future::poll_fn, task::Poll};
 
 use burn::tensor::{Int, Tensor};
 

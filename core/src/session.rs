@@ -1,6 +1,6 @@
 //! Commands to events: the same conversation in a browser's worker, on a server and on the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{
@@ -36,12 +36,18 @@ struct Opened {
     /// The model as it is now.
     model: Model,
     /// Edits that can be taken back, oldest first.
-    history: Vec<Edit>,
+    history: VecDeque<Edit>,
+    /// How many older edits the model carries that cannot be taken back any more, and what they changed.
+    settled: usize,
+    settled_changes: BTreeMap<WeightSite, Tensor<2>>,
     /// Second moments of keys, by layer.
     moments: BTreeMap<usize, Moment>,
     /// Context texts sampled from the pristine model, and their seed.
     contexts: Option<(u64, Vec<String>)>,
 }
+
+/// How many edits can be taken back: each keeps the matrices it changed.
+const UNDO_DEPTH: usize = 64;
 
 #[derive(Clone)]
 struct Edit {
@@ -66,7 +72,9 @@ impl Session {
         let opened = Opened {
             model: model.model.clone(),
             pristine: model,
-            history: Vec::new(),
+            history: VecDeque::new(),
+            settled: 0,
+            settled_changes: BTreeMap::new(),
             moments: BTreeMap::new(),
             contexts: None,
         };
@@ -84,7 +92,9 @@ impl Session {
     pub fn fork(&self) -> Self {
         let opened = self.opened.clone().map(|opened| Opened {
             model: opened.pristine.model.clone(),
-            history: Vec::new(),
+            history: VecDeque::new(),
+            settled: 0,
+            settled_changes: BTreeMap::new(),
             ..opened
         });
         Self { device: self.device.clone(), device_name: self.device_name.clone(), clock: self.clock, opened }
@@ -123,12 +133,7 @@ impl Session {
         Ok(compare(facts, before, after))
     }
 
-    async fn edit(
-        &mut self,
-        facts: &[Fact],
-        spec: EditSpec,
-        watch: &mut dyn FnMut(Progress),
-    ) -> Result<EditReport> {
+    async fn edit(&mut self, facts: &[Fact], spec: EditSpec, watch: &mut dyn FnMut(Progress)) -> Result<EditReport> {
         spec.validate()?;
         let clock = self.clock;
         let opened = self.opened()?;
@@ -155,12 +160,8 @@ impl Session {
         };
 
         let started = clock();
-        let input = rome::Input {
-            model: &opened.model,
-            tokenizer: &opened.pristine.tokenizer,
-            templates: &sampled,
-            moment,
-        };
+        let input =
+            rome::Input { model: &opened.model, tokenizer: &opened.pristine.tokenizer, templates: &sampled, moment };
         let steps = rome.v_num_grad_steps;
         let mut tell = |step: Step| watch(Progress::Optimizing { fact: 0, step, steps });
         let (planned, trace) = rome::plan(&input, fact, layer, rome, &mut tell).await?;
@@ -180,8 +181,7 @@ impl Session {
         if rome.contexts == Contexts::Sampled {
             opened.contexts = Some((spec.seed, sampled));
         }
-        let before_edit = std::mem::replace(&mut opened.model, edited);
-        opened.history.push(Edit { before: before_edit, deltas });
+        opened.push(edited, deltas);
         let editor = EditorSpec::Rome(RomeSpec { layers: Some(vec![layer]), ..rome.clone() });
         Ok(EditReport {
             schema: EditReport::SCHEMA,
@@ -197,29 +197,30 @@ impl Session {
             weights: vec![change],
             trace,
             notes: Vec::new(),
-            edits: opened.history.len(),
+            edits: opened.edits(),
         })
     }
 
     fn undo(&mut self) -> Result<Event> {
         let opened = self.opened.as_mut().ok_or(Error::NoModel)?;
-        let edit = opened.history.pop().ok_or_else(|| Error::bad_input("there is no edit to undo"))?;
+        let edit = opened.history.pop_back().ok_or_else(|| {
+            Error::bad_input(match opened.settled {
+                0 => "there is no edit to undo".into(),
+                n => format!(
+                    "only the last {UNDO_DEPTH} edits can be undone; {n} older ones stay until the model is loaded anew"
+                ),
+            })
+        })?;
         opened.model = edit.before;
-        Ok(Event::Undone { edits: opened.history.len() })
+        Ok(Event::Undone { edits: opened.edits() })
     }
 
     /// All edits of this session as one safetensors file, with the names and the orientation of the checkpoint:
     /// adding each tensor to the weight of that name gives the edited model.
     pub async fn export_delta(&self) -> Result<Vec<u8>> {
         let opened = self.opened()?;
-        let mut sums: BTreeMap<WeightSite, Tensor<2>> = BTreeMap::new();
-        for WeightDelta { site, delta } in opened.history.iter().flat_map(|edit| &edit.deltas) {
-            let sum = match sums.remove(site) {
-                None => delta.dense(),
-                Some(sum) => sum + delta.dense(),
-            };
-            sums.insert(*site, sum);
-        }
+        let mut sums = opened.settled_changes.clone();
+        opened.history.iter().for_each(|edit| add_to(&mut sums, &edit.deltas));
         let mut tensors = Vec::with_capacity(sums.len());
         for (site, sum) in sums {
             let stored = if opened.model.stores_transposed() { sum.transpose() } else { sum };
@@ -270,8 +271,7 @@ impl Session {
             deltas.push(WeightDelta { site: *site, delta: Delta::Dense(delta) });
         }
         let edited = opened.model.apply(&deltas)?;
-        let before = std::mem::replace(&mut opened.model, edited);
-        opened.history.push(Edit { before, deltas });
+        opened.push(edited, deltas);
         Ok(())
     }
 
@@ -296,7 +296,11 @@ impl Session {
         let ids = documents.iter().map(|text| of.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
         let corpus_hash = moments::corpus_hash(documents);
         let found = moments::accumulate(of, &ids, layers, tokens, watch).await?;
-        layers.iter().zip(found).map(|(layer, moment)| Ok((*layer, moment.to_bytes(of, *layer, corpus, &corpus_hash)?))).collect()
+        layers
+            .iter()
+            .zip(found)
+            .map(|(layer, moment)| Ok((*layer, moment.to_bytes(of, *layer, corpus, &corpus_hash)?)))
+            .collect()
     }
 
     /// Perplexity of the model as it is now on a text; see [`metrics::perplexity`].
@@ -329,6 +333,22 @@ impl Session {
 }
 
 impl Opened {
+    /// How many edits the model carries.
+    fn edits(&self) -> usize {
+        self.settled + self.history.len()
+    }
+
+    /// Goes on with `edited`, and settles the oldest edit when there are too many to take back.
+    fn push(&mut self, edited: Model, deltas: Vec<WeightDelta>) {
+        let before = std::mem::replace(&mut self.model, edited);
+        self.history.push_back(Edit { before, deltas });
+        if self.history.len() > UNDO_DEPTH {
+            let oldest = self.history.pop_front().expect("just pushed");
+            add_to(&mut self.settled_changes, &oldest.deltas);
+            self.settled += 1;
+        }
+    }
+
     async fn ask(
         &self,
         model: &Model,
@@ -366,6 +386,17 @@ impl Opened {
                 "mom2_adjustment is on, but there are no statistics for layer {layer}: make them, or switch it off"
             ))
         })
+    }
+}
+
+/// Adds changes up, matrix by matrix.
+fn add_to(sums: &mut BTreeMap<WeightSite, Tensor<2>>, deltas: &[WeightDelta]) {
+    for WeightDelta { site, delta } in deltas {
+        let sum = match sums.remove(site) {
+            None => delta.dense(),
+            Some(sum) => sum + delta.dense(),
+        };
+        sums.insert(*site, sum);
     }
 }
 

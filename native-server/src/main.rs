@@ -6,6 +6,10 @@ use clap::Parser;
 use rectify_protocol::Kind;
 use rectify_server::cli::{self, Cli};
 
+/// Tensors come and go in each step; the system's allocator gives their pages back each time and clears them anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 1: anything else.
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -74,7 +74,8 @@ fn texts_have_the_reference_s_tokens() {
         let tokenizer = golden.model().tokenizer;
         for case in golden.json["tokenizer"].as_array().expect("cases") {
             let text = case["text"].as_str().expect("text");
-            let ids: Vec<u32> = case["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            let ids: Vec<u32> =
+                case["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().unwrap() as u32).collect();
             assert_eq!(tokenizer.encode(text).expect("encodes"), ids, "{} {text:?}", golden.name);
             let decoded = case["decoded_without_special"].as_str().expect("decoded");
             assert_eq!(tokenizer.decode(&ids).expect("decodes"), decoded, "{}", golden.name);

@@ -11,7 +11,8 @@ use rectify_core::{
     model::{Matrix, WeightSite},
 };
 use rectify_protocol::{
-    Command, Contexts, EditSpec, EditorSpec, Event, Fact, FactToken, KeyChoice, Neighbor, Progress, Regularizer, RomeSpec,
+    Command, Contexts, EditSpec, EditorSpec, Event, Fact, FactToken, KeyChoice, Neighbor, Progress, Regularizer,
+    RomeSpec,
 };
 
 use crate::golden::{Golden, MODELS, load, values};
@@ -23,7 +24,10 @@ fn fact() -> Fact {
         target_new: "English".into(),
         target_true: Some("French".into()),
         paraphrases: vec!["Danielle Darrieux is a native speaker of".into()],
-        neighbors: vec![Neighbor { prompt: "Michel Rocard is a native speaker of".into(), target: Some("French".into()) }],
+        neighbors: vec![Neighbor {
+            prompt: "Michel Rocard is a native speaker of".into(),
+            target: Some("French".into()),
+        }],
     }
 }
 
@@ -64,7 +68,8 @@ fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
         let templates = ["{}".to_owned(), "It is said. {}".to_owned()];
-        let rows = FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &templates, FactToken::SubjectLast).unwrap();
+        let rows =
+            FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &templates, FactToken::SubjectLast).unwrap();
         let prepared = Prepared::new(&loaded.model, &rows, 1).unwrap();
         let radius = 0.75 * f64::from(values((prepared.value() * prepared.value()).sum().sqrt())[0]);
         let spec = ValueSpec { steps: 8, lr: 0.5, weight_decay: 0.5, clamp: 0.75, kl: 0.0625 };
@@ -79,7 +84,8 @@ fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
 #[test]
 fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
     let loaded = load("gpt2-tiny", &Device::flex());
-    let rows = FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &["{}".into()], FactToken::SubjectLast).unwrap();
+    let rows =
+        FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &["{}".into()], FactToken::SubjectLast).unwrap();
     let prepared = Prepared::new(&loaded.model, &rows, 1).unwrap();
     let spec = ValueSpec { steps: 2, lr: 0.5, weight_decay: 0.0, clamp: 1e9, kl: 0.0 };
     let (delta, _) = pollster::block_on(prepared.optimize(&loaded.model, spec, &mut |_| {})).unwrap();

@@ -43,7 +43,8 @@ fn a_damaged_checkpoint_is_refused() {
 #[test]
 fn overlapping_and_gapped_tensors_are_refused() {
     let two = |first: [usize; 2], second: [usize; 2]| {
-        let entry = |range: [usize; 2]| format!(r#"{{"dtype":"F32","shape":[2],"data_offsets":[{},{}]}}"#, range[0], range[1]);
+        let entry =
+            |range: [usize; 2]| format!(r#"{{"dtype":"F32","shape":[2],"data_offsets":[{},{}]}}"#, range[0], range[1]);
         format!(r#"{{"a":{},"b":{}}}"#, entry(first), entry(second))
     };
     check_shard(&with_header(&two([0, 8], [4, 12]), &[0; 12]), "is not a whole safetensors file");
@@ -71,7 +72,10 @@ fn a_checkpoint_that_does_not_fit_its_config_is_refused() {
         loader.finish(MODEL).map(|_| ()).expect_err("refused").to_string()
     };
     let message = finish(&config().replace("\"n_inner\": 256", "\"n_inner\": 128"));
-    assert!(message.contains("mlp.c_fc.weight") && message.contains("[64, 256]") && message.contains("[64, 128]"), "{message}");
+    assert!(
+        message.contains("mlp.c_fc.weight") && message.contains("[64, 256]") && message.contains("[64, 128]"),
+        "{message}"
+    );
     let message = finish(&config().replace("\"n_layer\": 4", "\"n_layer\": 5"));
     assert!(message.contains("no tensor") && message.contains("h.4."), "{message}");
     let message = finish(&config().replace("\"vocab_size\": 1024", "\"vocab_size\": 512"));

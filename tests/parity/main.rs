@@ -8,5 +8,6 @@ mod golden;
 mod laws;
 mod loading;
 mod metrics;
+mod real;
 mod rect;
 mod rome;

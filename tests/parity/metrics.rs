@@ -59,7 +59,13 @@ fn token_accuracies_are_the_reference_s_before_and_after_every_edit() {
                 let ids = |section: &Value| section["locality_pred_ids"][i].clone();
                 let pairs = ids(before).as_array().expect("ids").clone();
                 let same = pairs.iter().zip(ids(after).as_array().expect("ids")).filter(|(a, b)| a == b).count();
-                assert_eq!(edited.locality, Some(same as f64 / pairs.len() as f64), "{} {}", golden.name, after["edit"]);
+                assert_eq!(
+                    edited.locality,
+                    Some(same as f64 / pairs.len() as f64),
+                    "{} {}",
+                    golden.name,
+                    after["edit"]
+                );
             }
         }
     }

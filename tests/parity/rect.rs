@@ -45,9 +45,8 @@ fn keeping_all_is_the_identity_and_masks_are_nested() {
     let weight = golden.model().model.weight(WeightSite { layer: 1, matrix: Matrix::MlpDown });
     let delta = golden.matrix("rome.r0.plain.dW");
     assert_eq!(kept(delta.clone(), weight.clone(), 1.0), values(delta.clone()));
-    let survivors = |keep| -> Vec<bool> {
-        kept(delta.clone(), weight.clone(), keep).iter().map(|value| *value != 0.0).collect()
-    };
+    let survivors =
+        |keep| -> Vec<bool> { kept(delta.clone(), weight.clone(), keep).iter().map(|value| *value != 0.0).collect() };
     let masks = [0.2, 0.4, 0.6, 0.8].map(survivors);
     for pair in masks.windows(2) {
         assert!(pair[0].iter().zip(&pair[1]).all(|(small, large)| !small || *large));

@@ -65,9 +65,14 @@ fn a_fact_becomes_the_reference_s_rows() {
     for setting in settings() {
         for request in setting.requests() {
             let loaded = &setting.loaded;
-            let rows =
-                FactRows::new(&loaded.tokenizer, &loaded.model, &fact(&request), &setting.templates, FactToken::SubjectLast)
-                    .expect("a valid fact");
+            let rows = FactRows::new(
+                &loaded.tokenizer,
+                &loaded.model,
+                &fact(&request),
+                &setting.templates,
+                FactToken::SubjectLast,
+            )
+            .expect("a valid fact");
             assert_eq!(rows.target, ids(&request["target_ids"]));
             let expected = request["rows"].as_array().expect("rows");
             let lookups = ids(&request["lookup_idxs"]);
@@ -119,7 +124,12 @@ fn an_edit_is_the_reference_s_with_and_without_covariance() {
                     let ours = [step.nll, step.kl, step.weight_decay, step.loss(), step.delta_norm, step.p_target];
                     for (column, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
                         let allowed = if column < 4 { 1e-4 } else { TRACE * theirs.abs().max(1.0) };
-                        assert!((ours - theirs).abs() <= allowed, "{} r{i} step {} column {column}: {ours} {theirs}", golden.name, step.step);
+                        assert!(
+                            (ours - theirs).abs() <= allowed,
+                            "{} r{i} step {} column {column}: {ours} {theirs}",
+                            golden.name,
+                            step.step
+                        );
                     }
                 }
 
@@ -149,7 +159,8 @@ fn covariance(setting: &Setting) -> rectify_core::edit::moments::Moment {
             document.to_vec()
         })
         .collect();
-    let moments = pollster::block_on(accumulate(loaded, &documents, &[*layer], usize::MAX, &mut |_| {})).expect("averages");
+    let moments =
+        pollster::block_on(accumulate(loaded, &documents, &[*layer], usize::MAX, &mut |_| {})).expect("averages");
     let moment = moments.into_iter().next().expect("one layer");
     let ours: Vec<f32> = moment.matrix().iter().map(|value| *value as f32).collect();
     golden.check(&format!("cov.l{layer}.C"), &ours, 1e-5);

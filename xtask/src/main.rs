@@ -24,7 +24,7 @@ const COMMANDS: &[Command] = &[
     ("test", "", "run every test, the browser's too", test::test),
     ("ci", "", "formatting, lints, edges, tidy, then every test", test::ci),
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
-    ("webgpu", "[--optimize]", "build the worker for WebGPU into dist/", web::webgpu),
+    ("webgpu", "[--publish]", "build the worker for WebGPU into dist/", web::webgpu),
     ("setup", "", "find or install what play and test need", setup::setup),
     ("edges", "", "check which crate depends on which", edges::edges),
     ("tidy", "", "check what the compiler does not", tidy::tidy),

@@ -8,8 +8,7 @@ use crate::{
     Args, edges,
     setup::{Browser, Web},
     shell::{cargo, run, run_watched, say},
-    tidy,
-    web::{self, Webgpu},
+    tidy, web,
 };
 
 /// Packages whose tests run on this machine's processor.
@@ -95,7 +94,7 @@ pub fn packages() -> impl Iterator<Item = &'static str> {
 fn in_browser(web: &Web, tally: &mut Tally) -> Result<()> {
     let browser = Browser::find_or_install()?;
     web::page(web, true)?;
-    web::webgpu_worker(web, Webgpu::Test)?;
+    web::webgpu_worker(web, false)?;
     let server = web::server()?;
     let mut test = cargo();
     test.arg("test").args(packages()).args(["--features", "rectify-tests/web", "--test", "web"]);

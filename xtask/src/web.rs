@@ -31,7 +31,7 @@ pub fn play(args: &mut Args) -> Result<()> {
     // The first time it takes many minutes, which nobody should wait for; later only our own part is compiled again.
     let built_before = web_target_dir().join(WEBGPU).is_dir();
     if with_webgpu && built_before {
-        webgpu_worker(&web, Webgpu::Play)?;
+        webgpu_worker(&web, false)?;
     }
     let mut serving = Serving::start(&server, port)?;
     let address = format!("http://127.0.0.1:{port}");
@@ -40,7 +40,7 @@ pub fn play(args: &mut Args) -> Result<()> {
         say(
             "the worker for WebGPU is being built, for many minutes the first time; until then the page computes on the CPU",
         );
-        match webgpu_worker(&web, Webgpu::Play) {
+        match webgpu_worker(&web, false) {
             Ok(()) => say(format!("the worker for WebGPU is ready: load {address} again to use it")),
             Err(error) => say(format!("the worker for WebGPU could not be built, the page goes on without: {error:#}")),
         }
@@ -60,16 +60,16 @@ pub fn web(args: &mut Args) -> Result<()> {
     let web = Web::find_or_install()?;
     page(&web, release)?;
     if with_webgpu {
-        webgpu_worker(&web, Webgpu::Play)?;
+        webgpu_worker(&web, false)?;
     }
     Ok(())
 }
 
 /// `cargo xtask webgpu`.
 pub fn webgpu(args: &mut Args) -> Result<()> {
-    let kind = if args.flag("--optimize") { Webgpu::Publish } else { Webgpu::Play };
+    let publish = args.flag("--publish");
     args.done()?;
-    webgpu_worker(&Web::find_or_install()?, kind)
+    webgpu_worker(&Web::find_or_install()?, publish)
 }
 
 /// The folder that is served.
@@ -88,23 +88,15 @@ pub fn page(web: &Web, release: bool) -> Result<()> {
     run(&mut trunk)
 }
 
-/// What a build of the worker for WebGPU is for: it is large, and how it is optimised decides how long it takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Webgpu {
-    /// Compiled quickly, to be tested.
-    Test,
-    /// Compiled for speed.
-    Play,
-    /// Compiled for speed, then made smaller by wasm-opt, which takes minutes.
-    Publish,
-}
-
 /// Builds the worker for WebGPU and puts it beside the page.
-pub fn webgpu_worker(web: &Web, kind: Webgpu) -> Result<()> {
+///
+/// It is large. To `publish` it is compiled for speed and then made smaller by wasm-opt, which takes many minutes; to play
+/// and to test it is compiled quickly, for the graphics processor does the work.
+pub fn webgpu_worker(web: &Web, publish: bool) -> Result<()> {
     let mut build = web.command("cargo");
     build.args(["build", "--package", "rectify-worker", "--target", "wasm32-unknown-unknown", "--release"]);
     build.args(["--no-default-features", "--features", "webgpu"]);
-    if kind == Webgpu::Test {
+    if !publish {
         build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     }
     run(&mut build)?;
@@ -116,7 +108,7 @@ pub fn webgpu_worker(web: &Web, kind: Webgpu) -> Result<()> {
     bindgen.arg(web_target_dir().join(format!("wasm32-unknown-unknown/release/{WORKER}.wasm")));
     run(&mut bindgen)?;
     let wasm = format!("{WORKER}_bg.wasm");
-    if kind == Webgpu::Publish {
+    if publish {
         say("wasm-opt makes the worker for WebGPU smaller, which takes minutes");
         let mut wasm_opt = web.command("wasm-opt");
         wasm_opt.arg(format!("--output={}", made.join("small.wasm").display())).arg("-Oz").arg(made.join(&wasm));

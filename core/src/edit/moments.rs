@@ -36,8 +36,7 @@ impl Moment {
     pub fn from_bytes(file: &str, bytes: &[u8], of: &LoadedModel, layer: usize) -> Result<(Self, Vec<String>)> {
         let d_mlp = of.model.shape().d_mlp;
         let tensors = open(file, bytes)?;
-        let view =
-            tensors.tensor(NAME).map_err(|_| Error::bad_file(file, format!("has no tensor {NAME:?}")))?;
+        let view = tensors.tensor(NAME).map_err(|_| Error::bad_file(file, format!("has no tensor {NAME:?}")))?;
         if view.shape() != [d_mlp, d_mlp] || view.dtype() != Dtype::F64 {
             return Err(Error::bad_file(
                 file,
@@ -68,7 +67,10 @@ impl Moment {
         }
         let tokens = metadata.get("tokens").and_then(|tokens| tokens.parse().ok()).unwrap_or(0);
         if tokens > 0 && tokens < 20 * d_mlp {
-            warnings.push(format!("{file} averages {tokens} tokens; {} (20 for each of a key's {d_mlp} entries) are advisable", 20 * d_mlp));
+            warnings.push(format!(
+                "{file} averages {tokens} tokens; {} (20 for each of a key's {d_mlp} entries) are advisable",
+                20 * d_mlp
+            ));
         }
         Ok((Self { matrix, d_mlp, tokens }, warnings))
     }
@@ -135,7 +137,8 @@ pub async fn accumulate(
     let shape = of.model.shape();
     let Some(deepest) = layers.iter().copied().max() else { return Ok(Vec::new()) };
     of.model.check_layer(deepest)?;
-    let mut moments = vec![Moment { matrix: vec![0.0; shape.d_mlp * shape.d_mlp], d_mlp: shape.d_mlp, tokens: 0 }; layers.len()];
+    let mut moments =
+        vec![Moment { matrix: vec![0.0; shape.d_mlp * shape.d_mlp], d_mlp: shape.d_mlp, tokens: 0 }; layers.len()];
     let mut seen = 0;
     let mut waiting: Vec<&[u32]> = Vec::new();
     let mut documents = documents.iter().filter(|document| !document.is_empty()).peekable();
@@ -179,8 +182,12 @@ async fn batch_sums(of: &LoadedModel, rows: &[&[u32]], layers: &[usize], deepest
     let mut capture = Capture::new(&sites);
     let hidden = model.embed(&padded(rows), &frame);
     model.run(0..deepest + 1, hidden, &frame, &mut past, &mut capture);
-    let tokens: Vec<usize> =
-        lens.iter().enumerate().flat_map(|(row, len)| (0..*len).map(move |pos| (row, pos))).map(|(row, pos)| frame.flat(row, pos)).collect();
+    let tokens: Vec<usize> = lens
+        .iter()
+        .enumerate()
+        .flat_map(|(row, len)| (0..*len).map(move |pos| (row, pos)))
+        .map(|(row, pos)| frame.flat(row, pos))
+        .collect();
     let mut sums = Vec::with_capacity(layers.len());
     for site in sites {
         let keys: Tensor<2> = states_at(capture.take(site), &tokens); // [tokens, d_mlp]

@@ -150,8 +150,7 @@ impl Prepared {
         let mut capture = Capture::new(&[key_at, out_at]);
         let hidden = model.embed(&padded(&ids), &whole);
         let hidden = model.run(0..layer + 1, hidden, &whole, &mut past, &mut capture);
-        let lookups: Vec<usize> =
-            rows.contexts.iter().enumerate().map(|(i, row)| whole.flat(i, row.lookup)).collect();
+        let lookups: Vec<usize> = rows.contexts.iter().enumerate().map(|(i, row)| whole.flat(i, row.lookup)).collect();
         let keys = states_at(capture.take(key_at), &lookups);
         let outputs = states_at(capture.take(out_at), &lookups);
 
@@ -231,7 +230,8 @@ impl Prepared {
             let kl = (current.clone().exp() * (current - initial)).sum() * spec.kl;
 
             let p_target = (-per_context).exp().mean();
-            let found = Tensor::cat(vec![nll.clone().inner(), kl.clone().inner(), p_target.inner(), norm(delta.clone())], 0);
+            let found =
+                Tensor::cat(vec![nll.clone().inner(), kl.clone().inner(), p_target.inner(), norm(delta.clone())], 0);
             let [nll_now, kl_now, p_target, delta_norm] = read(found).await?[..] else { unreachable!("four numbers") };
             let [nll_now, kl_now, p_target, delta_norm] = [nll_now, kl_now, p_target, delta_norm].map(f64::from);
             let now = Step { step, nll: nll_now, kl: kl_now, weight_decay: decay * delta_norm, p_target, delta_norm };
@@ -269,11 +269,8 @@ impl Prepared {
     fn log_probabilities(&self, model: &Model, delta: Tensor<2>) -> Tensor<2> {
         let [rows, width, d] = self.hidden.dims();
         let edited = self.hidden.clone().narrow(1, 0, 1) + delta.reshape([1, 1, d]);
-        let hidden = if width == 1 {
-            edited
-        } else {
-            Tensor::cat(vec![edited, self.hidden.clone().narrow(1, 1, width - 1)], 1)
-        };
+        let hidden =
+            if width == 1 { edited } else { Tensor::cat(vec![edited, self.hidden.clone().narrow(1, 1, width - 1)], 1) };
         debug_assert_eq!(self.frame.dims(), [rows, width]);
         let mut past = self.past.clone();
         let hidden = model.run(self.layer + 1..model.shape().layers, hidden, &self.frame, &mut past, &mut NoTap);

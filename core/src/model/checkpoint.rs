@@ -150,7 +150,9 @@ pub(crate) fn floats(file: &str, name: &str, view: &TensorView<'_>) -> Result<Ve
         Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-        other => return Err(Error::bad_file(file, format!("tensor {name:?} is {other:?}; F32, F16 and BF16 are read"))),
+        other => {
+            return Err(Error::bad_file(file, format!("tensor {name:?} is {other:?}; F32, F16 and BF16 are read")));
+        }
     };
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
@@ -227,9 +229,7 @@ impl Tensors {
     }
 
     fn take(&mut self, name: &str) -> Result<Stored> {
-        self.by_name
-            .remove(name)
-            .ok_or_else(|| Error::bad_file("the checkpoint", format!("has no tensor {name:?}")))
+        self.by_name.remove(name).ok_or_else(|| Error::bad_file("the checkpoint", format!("has no tensor {name:?}")))
     }
 }
 

@@ -159,7 +159,8 @@ impl Gpt2 {
         let mut hidden = hidden;
         for layer in layers {
             let block = &self.blocks[layer];
-            let (attended, seen) = block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), self.config.n_head);
+            let (attended, seen) =
+                block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), self.config.n_head);
             past.layers[layer] = Some(seen);
             let middle = hidden + attended;
             let key = gelu_tanh(block.up.forward(block.mlp_norm.forward(middle.clone())));

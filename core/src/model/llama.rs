@@ -122,9 +122,8 @@ impl Llama {
         let (d, d_mlp) = (config.hidden_size, config.intermediate_size);
         let d_kv = config.d_head() * config.groups();
         let epsilon = config.rms_norm_eps;
-        let norm = |tensors: &mut Tensors, name: String| {
-            Ok::<_, Error>(Norm { scale: tensors.vector(&name, d)?, epsilon })
-        };
+        let norm =
+            |tensors: &mut Tensors, name: String| Ok::<_, Error>(Norm { scale: tensors.vector(&name, d)?, epsilon });
         let linear = |tensors: &mut Tensors, name: String, [d_in, d_out]: [usize; 2]| {
             Ok::<_, Error>(tensors.matrix(&name, [d_out, d_in])?.transpose())
         };

@@ -18,8 +18,8 @@ mod gpt2;
 mod llama;
 mod tap;
 
-pub(crate) use checkpoint::{floats, open};
 pub use checkpoint::Loader;
+pub(crate) use checkpoint::{floats, open};
 pub use frame::{Cache, Frame};
 pub use tap::{At, Capture, NoTap, Site, Tap};
 

@@ -16,6 +16,10 @@ use rectify_core::{Session, model::Loader};
 use rectify_protocol::{Command, Contexts, EditSpec, EditorSpec, Event, Fact, Regularizer, RomeSpec};
 use serde_json::{Value, json};
 
+/// As in the program `rectify`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     let folder = env::args().nth(1).context("which model?")?;
     let mut session = open(Path::new(&folder))?;
