@@ -184,6 +184,7 @@ def save(model, folder: Path):
     tensors = {name: p.detach().to(torch.float16).contiguous().clone() for name, p in model.tensors()}
     part = folder / ".model.safetensors.part"
     save_file(tensors, part, metadata={"format": "pt"})
+    part.chmod(0o644)
     os.replace(part, folder / "model.safetensors")
     part = folder / ".config.json.part"
     part.write_text(json.dumps(model.config(), indent=2) + "\n")
