@@ -93,7 +93,7 @@ pub fn packages() -> impl Iterator<Item = &'static str> {
 /// The page itself, in Chromium, served by our server.
 fn in_browser(web: &Web, tally: &mut Tally) -> Result<()> {
     let browser = Browser::find_or_install()?;
-    web::page(web, true)?;
+    web::page(web, web::Page::Publish)?;
     web::webgpu_worker(web, false)?;
     let server = web::server()?;
     let mut test = cargo();

@@ -26,7 +26,7 @@ pub fn play(args: &mut Args) -> Result<()> {
     let with_webgpu = !args.flag("--no-webgpu");
     args.done()?;
     let web = Web::find_or_install()?;
-    page(&web, true)?;
+    page(&web, Page::Play)?;
     let server = server()?;
     // The first time it takes many minutes, which nobody should wait for; later only our own part is compiled again.
     let built_before = web_target_dir().join(WEBGPU).is_dir();
@@ -54,11 +54,11 @@ pub fn play(args: &mut Args) -> Result<()> {
 
 /// `cargo xtask web`.
 pub fn web(args: &mut Args) -> Result<()> {
-    let release = !args.flag("--debug");
+    let kind = if args.flag("--debug") { Page::Debug } else { Page::Publish };
     let with_webgpu = !args.flag("--no-webgpu");
     args.done()?;
     let web = Web::find_or_install()?;
-    page(&web, release)?;
+    page(&web, kind)?;
     if with_webgpu {
         webgpu_worker(&web, false)?;
     }
@@ -77,13 +77,27 @@ pub fn dist() -> PathBuf {
     root().join("dist")
 }
 
+/// What the page is built for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// To look for mistakes in it.
+    Debug,
+    /// To be used on this machine, at once.
+    Play,
+    /// To be fetched by others: wasm-opt makes it smaller, which takes minutes.
+    Publish,
+}
+
 /// Builds the page and its worker for the CPU into [`dist`].
-pub fn page(web: &Web, release: bool) -> Result<()> {
+pub fn page(web: &Web, kind: Page) -> Result<()> {
     say("building the page");
     let mut trunk = web.command("trunk");
     trunk.args(["build", "--skip-version-check"]).env_remove("NO_COLOR");
-    if release {
+    if kind != Page::Debug {
         trunk.arg("--release");
+    }
+    if kind == Page::Play {
+        trunk.env("RECTIFY_WASM_OPT", "off");
     }
     run(&mut trunk)
 }
