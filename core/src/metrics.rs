@@ -7,7 +7,7 @@
 use rectify_protocol::{Fact, FactReport, Measure, Probe};
 
 use crate::{
-    Result,
+    Error, Result,
     model::{
         LoadedModel, Model,
         generate::{Scored, TokenScore},
@@ -35,7 +35,11 @@ pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<An
     fact.validate()?;
     let with_target = |prompt: &str, target: &str| -> Result<Scored> {
         let from = tokenizer.encode(prompt)?.len();
-        Ok(Scored { ids: tokenizer.encode(&format!("{prompt}{}", spaced(target)))?, from })
+        let ids = tokenizer.encode(&format!("{prompt}{}", spaced(target)))?;
+        if ids.len() <= from {
+            return Err(Error::bad_input(format!("the target {target:?} adds no token to the prompt {prompt:?}")));
+        }
+        Ok(Scored { ids, from })
     };
     let mut rows = vec![with_target(&fact.prompt, &fact.target_new)?];
     if let Some(target) = &fact.target_true {
@@ -141,7 +145,7 @@ pub async fn perplexity(of: &LoadedModel, text: &str, window: usize, windows: us
         tokens += scores[0].len();
     }
     if tokens == 0 {
-        return Err(crate::Error::bad_input("the text is shorter than one window"));
+        return Err(Error::bad_input("the text is shorter than one window"));
     }
     Ok((-log_p / f64::from(u32::try_from(tokens).expect("few tokens"))).exp())
 }

@@ -100,8 +100,13 @@ impl Model {
     /// # Errors
     ///
     /// When a row does not fit the context or its target has no token before it.
+    ///
+    /// # Panics
+    ///
+    /// When a target begins behind the end of its row.
     pub async fn score(&self, rows: &[Scored]) -> Result<Vec<Vec<TokenScore>>> {
         for row in rows {
+            assert!(row.from <= row.ids.len(), "a target begins within its row");
             self.check_prompt(&row.ids[..row.from], row.ids.len() - row.from)?;
         }
         let n_targets: usize = rows.iter().map(|row| row.ids.len() - row.from).sum();
