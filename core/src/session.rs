@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     edit::{self, Delta, WeightDelta, contexts, moments, moments::Moment, rome},
     metrics,
-    model::{LoadedModel, Matrix, Model, WeightSite, floats, open},
+    model::{LoadedModel, Matrix, Model, WeightSite, floats, metadata, open},
     read::read,
 };
 
@@ -245,10 +245,7 @@ impl Session {
     pub fn apply_delta(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
         let opened = self.opened.as_mut().ok_or(Error::NoModel)?;
         let tensors = open(file, bytes)?;
-        let metadata = safetensors::SafeTensors::read_metadata(bytes)
-            .ok()
-            .and_then(|(_, metadata)| metadata.metadata().clone())
-            .unwrap_or_default();
+        let metadata = metadata(bytes);
         if let Some(hash) = metadata.get("model_hash").filter(|hash| **hash != opened.pristine.hash) {
             let ours = &opened.pristine.hash;
             return Err(Error::bad_file(file, format!("changes the model with hash {hash}, this one has {ours}")));

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Result, linalg,
-    model::{At, Cache, Capture, Frame, LoadedModel, Site, generate::states_at, open, padded},
+    model::{At, Cache, Capture, Frame, LoadedModel, Site, generate::states_at, hex, metadata, open, padded},
     read::read,
 };
 
@@ -47,10 +47,7 @@ impl Moment {
         if let Some(i) = matrix.iter().position(|value| !value.is_finite()) {
             return Err(Error::bad_file(file, format!("{NAME:?} holds {} at element {i}", matrix[i])));
         }
-        let metadata = safetensors::SafeTensors::read_metadata(bytes)
-            .ok()
-            .and_then(|(_, metadata)| metadata.metadata().clone())
-            .unwrap_or_default();
+        let metadata = metadata(bytes);
         let mut warnings = Vec::new();
         match metadata.get("model_hash") {
             Some(hash) if *hash != of.hash => {
@@ -118,7 +115,7 @@ pub fn corpus_hash(documents: &[String]) -> String {
         hash.update(document);
         hash.update([0]);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize().into())
 }
 
 /// Averages `k kᵀ` of several layers over documents, in order, until `limit` tokens were seen.

@@ -122,7 +122,8 @@ fn parse<'a, T: Deserialize<'a>>(config: &'a [u8]) -> Result<T> {
     serde_json::from_slice(config).map_err(|error| Error::bad_file(CONFIG, error.to_string()))
 }
 
-fn hex(hash: &[u8; 32]) -> String {
+/// A hash in hexadecimal.
+pub(crate) fn hex(hash: &[u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -137,6 +138,11 @@ pub(crate) fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     }
     SafeTensors::deserialize(bytes)
         .or_else(|error| refuse(format!("is not a whole safetensors file of {} bytes: {error}", bytes.len())))
+}
+
+/// What a safetensors file says about itself beside its tensors; nothing where it says nothing.
+pub(crate) fn metadata(bytes: &[u8]) -> HashMap<String, String> {
+    SafeTensors::read_metadata(bytes).ok().and_then(|(_, metadata)| metadata.metadata().clone()).unwrap_or_default()
 }
 
 /// The numbers of a stored tensor as f32.

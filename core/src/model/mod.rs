@@ -19,7 +19,7 @@ mod llama;
 mod tap;
 
 pub use checkpoint::Loader;
-pub(crate) use checkpoint::{floats, open};
+pub(crate) use checkpoint::{floats, hex, metadata, open};
 pub use frame::{Cache, Frame};
 pub use tap::{At, Capture, NoTap, Site, Tap};
 
