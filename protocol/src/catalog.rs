@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::ArchitectureKind;
@@ -34,9 +32,9 @@ pub struct CatalogModel {
     pub memory_load: u64,
     /// Bytes of memory that one edit takes at its peak, the weights included.
     pub memory_edit: u64,
-    /// Method to the layers it edits when none is named.
+    /// Methods with settings of their own for this model, in `hparams/METHOD/ID.toml` beside the catalog.
     #[serde(default)]
-    pub default_layers: BTreeMap<String, Vec<usize>>,
+    pub hparams: Vec<String>,
     /// Everything to fetch: config.json, tokenizer.json, safetensors, their index if there are several.
     pub files: Vec<CatalogFile>,
 }
@@ -52,9 +50,53 @@ pub struct CatalogFile {
     pub sha256: String,
 }
 
+/// What a file of a model is for, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRole {
+    /// All weights, or some: any other `safetensors`.
+    Weights,
+    /// The second moment of one layer's keys: `moment.4.safetensors`.
+    Moment(usize),
+    /// What MEND learnt: `mend.safetensors`.
+    Hypernetwork,
+    /// Configuration, vocabulary, an index.
+    Other,
+}
+
+impl CatalogFile {
+    /// What the file is for.
+    pub fn role(&self) -> FileRole {
+        let Some(name) = self.path.strip_suffix(".safetensors") else { return FileRole::Other };
+        match name.strip_prefix("moment.").map(str::parse) {
+            Some(Ok(layer)) => FileRole::Moment(layer),
+            _ if name == "mend" => FileRole::Hypernetwork,
+            _ => FileRole::Weights,
+        }
+    }
+}
+
 impl CatalogModel {
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: FileRole) {
+        assert_eq!(CatalogFile { path: path.into(), size: 0, sha256: String::new() }.role(), expected);
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_name() {
+        check("model.safetensors", FileRole::Weights);
+        check("model-00001-of-00002.safetensors", FileRole::Weights);
+        check("moment.12.safetensors", FileRole::Moment(12));
+        check("mend.safetensors", FileRole::Hypernetwork);
+        check("tokenizer.json", FileRole::Other);
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{EditSpec, Fact};
+use crate::{EditSpec, Fact, Regularizer};
 
 /// A command and the number its events will carry. Numbers are the asker's and grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,10 +39,33 @@ pub enum Command {
         /// What to ask.
         facts: Vec<Fact>,
     },
+    /// Regularise the session's edits anew, from the updates as their editors made them: nothing is optimised again.
+    /// Ends in [`crate::Event::Changed`].
+    Regularize {
+        /// What is kept.
+        regularizer: Regularizer,
+        /// Whether of each edit or of their sum.
+        over: Over,
+        /// Seeds the random regularizer.
+        seed: u64,
+    },
+    /// How far the model is from the unedited one, matrix by matrix. Ends in [`crate::Event::Changed`].
+    Changes,
     /// Take back the latest edit. Ends in [`crate::Event::Undone`].
     Undo,
     /// Drop the command that runs. It ends in [`crate::Event::Cancelled`] and has changed nothing.
     Cancel,
+}
+
+/// What [`Command::Regularize`] regularises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    /// Each edit's update, beside the weights it was added to.
+    #[default]
+    Each,
+    /// The sum of all updates, beside the unedited weights.
+    Total,
 }
 
 /// Where a model comes from.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, EditReport, FactReport, Failure, ModelInfo, Step};
+use crate::{Answer, EditReport, FactReport, Failure, ModelInfo, Step, WeightChange};
 
 /// An event and the request it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Event {
     Edited(EditReport),
     /// Facts were measured.
     Measured(Vec<FactReport>),
+    /// How far each matrix is from the unedited model's.
+    Changed(Vec<WeightChange>),
     /// The latest edit is gone.
     Undone {
         /// How many edits remain.
@@ -70,14 +72,19 @@ pub enum Progress {
         /// Tokens in all.
         total: usize,
     },
-    /// One evaluation of the value's loss.
+    /// One evaluation of the loss of one fact.
     Optimizing {
-        /// Which fact of the operation.
-        fact: usize,
         /// The evaluation.
         step: Step,
         /// At most this many evaluations.
         steps: usize,
+    },
+    /// An editor's other work: layers swept, layers solved.
+    Planning {
+        /// Parts done.
+        done: usize,
+        /// Parts in all.
+        total: usize,
     },
     /// The update is regularised and applied.
     Applying,

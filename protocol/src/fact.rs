@@ -42,12 +42,19 @@ impl Fact {
     ///
     /// # Errors
     ///
-    /// When a subject, prompt or target is blank, or the subject does not occur exactly once in the prompt.
+    /// When a subject, prompt or target is blank, the prompt is the subject alone, or the subject does not occur exactly
+    /// once in it.
     pub fn validate(&self) -> Result<(), Failure> {
         for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
             if text.trim().is_empty() {
                 return Err(Failure::bad_input(format!("{field} is empty")));
             }
+        }
+        if self.prompt.trim() == self.subject.trim() {
+            return Err(Failure::bad_input(format!(
+                "the prompt {:?} is nothing but the subject; it must ask something of it",
+                self.prompt
+            )));
         }
         match self.prompt.matches(self.subject.as_str()).count() {
             1 => {}
@@ -99,5 +106,7 @@ mod tests {
         check("Ada", "Ada was born in", "", Some("target_new is empty"));
         check("Ida", "Ada was born in", "Rome", Some("does not occur in the prompt"));
         check("Ada", "Ada, Ada was born in", "Rome", Some("occurs 2 times"));
+        check("Ada", "Ada", "Rome", Some("nothing but the subject"));
+        check("Ada", "Ada ", "Rome", Some("nothing but the subject"));
     }
 }

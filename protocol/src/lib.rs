@@ -25,14 +25,23 @@ mod failure;
 mod report;
 mod run;
 mod spec;
+mod sweep;
+mod task;
 
-pub use catalog::{Catalog, CatalogFile, CatalogModel};
-pub use command::{Command, ModelSource, Request, SessionOpened};
+pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole};
+pub use command::{Command, ModelSource, Over, Request, SessionOpened};
 pub use event::{Event, Progress, Reply};
 pub use fact::{Fact, Neighbor};
 pub use failure::{Failure, Kind};
 pub use report::{
-    Answer, ArchitectureKind, Candidate, EditReport, FactReport, Measure, ModelInfo, Probe, Step, WeightChange,
+    Above, Answer, ArchitectureKind, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo,
+    Percentile, Probe, Step, WeightChange,
 };
 pub use run::{EditMode, RunCommand, RunReport, Summary};
-pub use spec::{Contexts, EditSpec, EditorSpec, FactToken, KeyChoice, Regularizer, RomeSpec, nearest};
+pub use spec::{
+    AlphaEditSpec, Contexts, EditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, Guards, KeyChoice,
+    KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, OuterPrompt, Regularizer, RomeSpec, ValueSpec, nearest,
+    unknown,
+};
+pub use sweep::{Cell, EvalReport, Measured, Row, SweepSpec, TaskReport};
+pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};

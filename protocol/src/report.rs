@@ -1,9 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::EditSpec;
+use crate::{EditSpec, EditorSpec};
 
 /// What a model is, as far as a page needs to know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// The id or folder it was loaded by.
     pub id: String,
@@ -21,8 +21,8 @@ pub struct ModelInfo {
     pub vocab: usize,
     /// Tokens that fit the context.
     pub context: usize,
-    /// The layer ROME edits when none is named.
-    pub default_layer: usize,
+    /// Each method's settings for this model, its layers filled in.
+    pub editors: Vec<EditorSpec>,
     /// What computes: `flex` (CPU), `webgpu`, `vulkan`, `cuda`.
     pub device: String,
 }
@@ -84,6 +84,21 @@ pub struct Probe {
     pub score: f64,
 }
 
+/// An edit's scores on one fact: token accuracies under teacher forcing, in [0, 1], as EasyEdit defines them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FactScores {
+    /// Share of the new target's tokens that the edited model predicts after the prompt.
+    pub reliability: f64,
+    /// The same over the paraphrases; absent without any.
+    pub generalization: Option<f64>,
+    /// Share of predictions along the neighbours' targets that stayed; absent without any.
+    pub locality: Option<f64>,
+    /// Probability of the whole new target after the prompt.
+    pub p_new: f64,
+    /// Probability of the whole true target, where one is given.
+    pub p_true: Option<f64>,
+}
+
 /// One fact before and after an edit. Scores are token accuracies under teacher forcing, in [0, 1].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FactReport {
@@ -114,6 +129,8 @@ pub struct FactReport {
 /// One evaluation of the value's loss: what the reference implementations print each step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
+    /// Which fact of the operation.
+    pub fact: usize,
     /// Counted from zero.
     pub step: usize,
     /// Negative log-likelihood of the target, mean over contexts and tokens, nats.
@@ -148,6 +165,53 @@ pub struct WeightChange {
     pub frobenius: f64,
     /// Sum of absolute changes.
     pub manhattan: f64,
+    /// `|ΔW / W|` below which so many of the entries lie.
+    pub percentiles: Vec<Percentile>,
+    /// How many of the entries lie above the paper's thresholds.
+    pub above: Vec<Above>,
+    /// The picture of `|ΔW / W|`, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Blocks>,
+}
+
+/// A share of the entries, and the relative change that they stay below.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentile {
+    /// In [0, 1].
+    pub share: f64,
+    /// `|ΔW / W|`; at most [`WeightChange::LARGEST`].
+    pub value: f64,
+}
+
+/// A relative change, and the share of the entries above it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Above {
+    /// `|ΔW / W|`
+    pub threshold: f64,
+    /// In [0, 1].
+    pub share: f64,
+}
+
+/// `|ΔW / W|`, cut off at 1, of blocks of a matrix, row by row: rows are the key's entries, columns the value's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// Blocks from top to bottom.
+    pub rows: usize,
+    /// Blocks from left to right.
+    pub columns: usize,
+    /// The largest in each block.
+    pub max: Vec<f32>,
+    /// The mean of each block.
+    pub mean: Vec<f32>,
+}
+
+impl WeightChange {
+    /// RECT's Table 1 counts entries above these: the 80th and 90th percentile of its single edits.
+    pub const THRESHOLDS: [f64; 2] = [0.077, 0.171];
+    /// The shares of [`Self::percentiles`].
+    pub const SHARES: [f64; 4] = [0.5, 0.8, 0.9, 0.99];
+    /// What a change of a zero weight counts as.
+    pub const LARGEST: f64 = 1e9;
 }
 
 /// One editing operation, with everything needed to run it again.
@@ -175,8 +239,11 @@ pub struct EditReport {
     pub kept: usize,
     /// Each matrix that changed.
     pub weights: Vec<WeightChange>,
-    /// The loss at each evaluation.
+    /// The loss at each evaluation, fact by fact.
     pub trace: Vec<Step>,
+    /// Perplexity of a text that the unedited model wrote, before and after the edit, where a guard looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<[f64; 2]>,
     /// What a reader should know beside the numbers: a warning, an approximation.
     pub notes: Vec<String>,
     /// How many edits the session's model carries now.
@@ -185,5 +252,5 @@ pub struct EditReport {
 
 impl EditReport {
     /// The version written into [`EditReport::schema`].
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
 }

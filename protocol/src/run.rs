@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EditReport, EditSpec, FactReport, ModelInfo};
+use crate::{EditReport, EditSpec, FactReport, ModelInfo, WeightChange};
 
 /// What `rectify edit` writes as `report.json` and prints with `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct RunReport {
     /// Sequential mode: every fact once more, asked of the model that carries all edits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_measure: Option<Vec<FactReport>>,
+    /// Sequential mode: how far all edits together moved each matrix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_weights: Option<Vec<WeightChange>>,
     /// Means over `final_measure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_summary: Option<Summary>,
@@ -27,7 +30,7 @@ pub struct RunReport {
 
 impl RunReport {
     /// The version written into [`RunReport::schema`].
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
 }
 
 /// A `rectify edit` command with everything filled in.

@@ -1,0 +1,307 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{EditMode, EditorSpec, FactScores, Failure, Judgement, Regularizer, TaskScores, WeightChange, unknown};
+
+/// A grid of edits: every editor, with every seed, under every regularizer. Written as TOML.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepSpec {
+    /// A bundled model's id, or a folder: beside the spec's file, or anywhere.
+    pub model: String,
+    /// The file of facts, beside the spec's own.
+    pub facts: String,
+    /// Which of its records: from the first number, to before the second. All when absent.
+    pub index: Option<[usize; 2]>,
+    /// How the facts meet the model.
+    pub mode: EditMode,
+    /// Sequential: after how many operations to measure. Batch: how many facts in one operation. Single mode has none.
+    #[serde(default)]
+    pub edits: Vec<usize>,
+    /// Sequential: how many facts each operation writes.
+    #[serde(default = "one")]
+    pub batch: usize,
+    /// Each seeds the context texts, the random regularizer, and (but in single mode) which facts come first.
+    #[serde(default = "one_seed")]
+    pub seeds: Vec<u64>,
+    /// What is kept of each update: `none`, `rect 40%`, `random 40%`, `pca 40%`, `low_rank 40%`, `prune`.
+    pub regularizers: Vec<String>,
+    /// Second moments of keys: a folder beside the spec, or `identity`; what lies beside the model when absent.
+    #[serde(default)]
+    pub covariance: Option<String>,
+    /// Tasks to ask whenever something is measured, by id, or `all`.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// The folder of their files, beside the spec.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// At most so many records of each task.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Each with its `method`, and hyper-parameters by their names where they differ from the model's own settings.
+    pub editors: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![0]
+}
+
+impl SweepSpec {
+    const KEYS: &[&str] = &[
+        "model",
+        "facts",
+        "index",
+        "mode",
+        "edits",
+        "batch",
+        "seeds",
+        "regularizers",
+        "covariance",
+        "tasks",
+        "data",
+        "limit",
+        "editors",
+    ];
+
+    /// Reads a spec; `file` is its name in messages.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no TOML, has an unknown key, or asks for what cannot be.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self, Failure> {
+        let wrong = |problem: String| Failure::bad_input(format!("{file}: {problem}"));
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+        if let Some(key) = table.keys().find(|key| !Self::KEYS.contains(&key.as_str())) {
+            return Err(wrong(unknown("key", key, Self::KEYS)));
+        }
+        let spec: Self = table.try_into().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+        spec.validate().map_err(|failure| wrong(failure.message))?;
+        Ok(spec)
+    }
+
+    fn validate(&self) -> Result<(), Failure> {
+        let wrong = |problem: String| Err(Failure::bad_input(problem));
+        for (name, empty) in [
+            ("editors", self.editors.is_empty()),
+            ("regularizers", self.regularizers.is_empty()),
+            ("seeds", self.seeds.is_empty()),
+        ] {
+            if empty {
+                return wrong(format!("{name} is empty; a grid needs at least one"));
+            }
+        }
+        match self.mode {
+            EditMode::Single if !self.edits.is_empty() => return wrong("edits has no meaning in single mode".into()),
+            EditMode::Sequential | EditMode::Batch if self.edits.is_empty() => {
+                return wrong(format!("edits is empty; {:?} mode measures after so many", self.mode));
+            }
+            EditMode::Sequential if self.batch == 0 => return wrong("batch is 0; each operation writes a fact".into()),
+            EditMode::Single | EditMode::Batch if self.batch != 1 => {
+                return wrong("batch is for sequential mode; in batch mode edits says how many facts".into());
+            }
+            EditMode::Batch if self.edits.contains(&0) => {
+                return wrong("edits has a 0; a batch of no facts cannot be written".into());
+            }
+            _ => {}
+        }
+        if !self.edits.is_sorted_by(|a, b| a < b) {
+            return wrong(format!("edits is {:?}; list numbers ascending, each once", self.edits));
+        }
+        if let Some([from, to]) = self.index.filter(|[from, to]| from >= to) {
+            return wrong(format!("index is [{from}, {to}] and holds nothing; the end is not part of it"));
+        }
+        if !self.tasks.is_empty() && self.data.is_none() {
+            return wrong("tasks are named, but not the folder of their files: data".into());
+        }
+        if !self.tasks.is_empty() && self.mode == EditMode::Single {
+            return wrong("tasks need a model that stays edited: mode sequential or batch".into());
+        }
+        self.regularizers().map(drop)
+    }
+
+    /// What is kept of each update.
+    ///
+    /// # Errors
+    ///
+    /// When a name or share is unknown.
+    pub fn regularizers(&self) -> Result<Vec<Regularizer>, Failure> {
+        self.regularizers.iter().map(|text| text.parse()).collect()
+    }
+}
+
+/// What one file of rows is about: an editor and a seed, with everything that decides its numbers. Its first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Version of the rows' shape.
+    pub schema: u32,
+    /// The program and its version.
+    pub program: String,
+    /// What computed.
+    pub device: String,
+    /// The model's id or folder, and its hash.
+    pub model: String,
+    /// SHA-256 of the model's weights.
+    pub model_hash: String,
+    /// The file of facts, and its SHA-256.
+    pub facts: [String; 2],
+    /// Which of its records.
+    pub index: [usize; 2],
+    /// How they meet the model.
+    pub mode: EditMode,
+    /// Facts of one operation of a sequence.
+    pub batch: usize,
+    /// The editor's settings in full.
+    pub editor: EditorSpec,
+    /// Second moments that were named.
+    pub covariance: Option<String>,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Cell {
+    /// The version written into [`Cell::schema`].
+    pub const SCHEMA: u32 = 1;
+}
+
+/// One finished measurement. Rows are added and never changed; every table is made of them anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was kept of each update.
+    pub regularizer: Regularizer,
+    /// How many operations had been made; in batch mode, of how many facts the one was.
+    pub edits: usize,
+    /// What was measured.
+    pub measured: Measured,
+}
+
+/// What a row holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// A fact, by its number in the file.
+    Fact {
+        /// The number.
+        item: usize,
+        /// Its scores.
+        scores: FactScores,
+    },
+    /// An operation: what it cost, and how far it moved the weights. Single mode: of the fact with this number.
+    Edit {
+        /// The first fact's number.
+        item: usize,
+        /// Seconds of editing.
+        seconds: f64,
+        /// Each matrix that differs from the unedited model's.
+        weights: Vec<WeightChange>,
+    },
+    /// An edit that could not be made, and why.
+    Refused {
+        /// The first fact's number.
+        item: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A record of a task, by its number in the file.
+    Task {
+        /// The task's id.
+        task: String,
+        /// The number.
+        item: usize,
+        /// How it was answered; absent where prompt and answer do not fit the context.
+        judgement: Option<Judgement>,
+    },
+}
+
+/// What `rectify eval` writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalReport {
+    /// Version of this shape.
+    pub schema: u32,
+    /// The program and its version.
+    pub program: String,
+    /// The model, and the edits it carries.
+    pub model: String,
+    /// SHA-256 of the unedited model's weights.
+    pub model_hash: String,
+    /// The file of edits that were applied.
+    pub edits: Option<String>,
+    /// Each task.
+    pub tasks: Vec<TaskReport>,
+}
+
+/// A task's scores on one model, and how fast they were found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task's id.
+    pub task: String,
+    /// What a person reads.
+    pub name: String,
+    /// The file of records, and its SHA-256.
+    pub file: [String; 2],
+    /// Records that do not fit the model's context.
+    pub skipped: usize,
+    /// The scores of the others.
+    pub scores: TaskScores,
+    /// Seconds of answering.
+    pub seconds: f64,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        model = "m"
+        facts = "f.json"
+        mode = "single"
+        regularizers = ["none", "rect 40%", "random 0.2"]
+        editors = [{ method = "rome", v_lr = 0.1 }]
+    "#;
+
+    #[test]
+    fn a_spec_is_read_with_its_defaults() {
+        let spec = SweepSpec::from_toml("s.toml", GOOD).unwrap();
+        assert_eq!(spec.seeds, [0]);
+        let expected = [Regularizer::None, Regularizer::Rect { keep: 0.4 }, Regularizer::Random { keep: 0.2 }];
+        assert_eq!(spec.regularizers().unwrap(), expected);
+        assert_eq!(spec.editors[0]["v_lr"], 0.1);
+    }
+
+    #[track_caller]
+    fn check_refused(from: &str, to: &str, parts: &[&str]) {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD);
+        let failure = SweepSpec::from_toml("s.toml", &text).unwrap_err();
+        for part in ["s.toml"].iter().chain(parts) {
+            assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_spec_is_named() {
+        check_refused("mode = ", "mode : ", &["line 4"]);
+        check_refused(
+            "regularizers = ",
+            "regularisers = ",
+            &["unknown key \"regularisers\"; did you mean \"regularizers\"?"],
+        );
+        check_refused("\"single\"", "\"sinlge\"", &["sinlge"]);
+        check_refused("rect 40%", "rekt 40%", &["did you mean \"rect\"?"]);
+        check_refused("rect 40%", "rect 140%", &["keep is 1.4"]);
+        check_refused("rect 40%", "rect much", &["much"]);
+        check_refused("\"single\"", "\"sequential\"", &["edits is empty"]);
+        check_refused("\"single\"", "\"single\"\nedits = [1]", &["no meaning in single mode"]);
+        check_refused("\"single\"", "\"batch\"\nedits = [0, 1]", &["a batch of no facts"]);
+        check_refused("\"single\"", "\"batch\"\nedits = [5, 1]", &["ascending"]);
+        check_refused("\"single\"", "\"sequential\"\nedits = [1]\nbatch = 0", &["batch is 0"]);
+        check_refused("\"single\"", "\"batch\"\nedits = [1]\nbatch = 2", &["for sequential mode"]);
+        check_refused("\"single\"", "\"single\"\nindex = [3, 3]", &["holds nothing"]);
+        check_refused("\"single\"", "\"batch\"\nedits = [1]\ntasks = [\"all\"]", &["the folder of their files"]);
+        check_refused("\"single\"", "\"single\"\nseeds = []", &["seeds is empty"]);
+        check_refused("[{ method = \"rome\", v_lr = 0.1 }]", "[]", &["editors is empty"]);
+    }
+}
