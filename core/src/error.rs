@@ -28,6 +28,9 @@ pub enum Error {
     /// A matrix that must be positive definite is not.
     #[error("{0}")]
     Singular(String),
+    /// An edit would do more harm than its guards allow.
+    #[error("{0}")]
+    Harmful(String),
     /// The device failed while a result was read.
     #[error("the device failed: {0}")]
     Device(String),
@@ -59,6 +62,7 @@ impl From<Error> for Failure {
             | Error::BadFile { .. }
             | Error::NoModel
             | Error::Singular(_)
+            | Error::Harmful(_)
             | Error::NotFinite { .. } => Kind::BadInput,
             Error::Device(_) => Kind::Device,
         };

@@ -9,14 +9,19 @@
 //! nothing, and waits for the device in one place only. Begin reading at [`Session`].
 #![deny(missing_docs)]
 
+mod answer;
 pub mod edit;
 mod error;
+mod guard;
+mod history;
 mod linalg;
 pub mod metrics;
 pub mod model;
 mod read;
 mod session;
+pub mod task;
 pub mod tokenizer;
 
+pub use answer::{Answered, answer};
 pub use error::{Error, Result};
 pub use session::Session;

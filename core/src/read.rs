@@ -11,14 +11,7 @@ use crate::{Error, Result};
 pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     pause().await;
     let data = tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))?;
-    data.try_to_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
-}
-
-/// The one value of a tensor that counts something.
-pub(crate) async fn read_count(tensor: Tensor<1, Int>) -> Result<usize> {
-    pause().await;
-    let count = tensor.into_scalar_async::<i64>().await.map_err(|error| Error::Device(format!("{error:?}")))?;
-    Ok(usize::try_from(count).expect("counts are not negative"))
+    data.try_into_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
 }
 
 /// The values of a tensor of token ids.

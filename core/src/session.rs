@@ -1,21 +1,37 @@
 //! Commands to events: the same conversation in a browser's worker, on a server and on the command line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::BTreeMap, sync::Arc};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{
-    Answer, Command, Contexts, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, ModelInfo, Progress,
-    RomeSpec, Step, WeightChange,
+    Answer, Command, Contexts, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Guards, ModelInfo, Progress,
+    Regularizer, WeightChange,
 };
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
 use crate::{
     Error, Result,
-    edit::{self, Delta, WeightDelta, contexts, moments, moments::Moment, rome},
+    edit::{
+        self, Delta, Input, WeightDelta,
+        contexts::{self, Sampling},
+        mend::Hypernetwork,
+        moments::Moment,
+    },
+    guard,
+    history::{self, History},
     metrics,
-    model::{LoadedModel, Matrix, Model, WeightSite, floats, metadata, open},
+    model::{LoadedModel, Model, WeightSite, floats, metadata, open},
     read::read,
 };
+
+/// An edit that the session does not carry yet.
+struct Prepared {
+    edit: history::Edit,
+    report: EditReport,
+    /// Context texts that were sampled for it.
+    sampled: Option<(Sampling, Vec<String>)>,
+    own_perplexity: Option<f64>,
+}
 
 /// One model, its history of edits, and what editing it needs.
 ///
@@ -32,28 +48,16 @@ pub struct Session {
 /// A model and everything that belongs to it.
 #[derive(Clone)]
 struct Opened {
-    pristine: LoadedModel,
-    /// The model as it is now.
-    model: Model,
-    /// Edits that can be taken back, oldest first.
-    history: VecDeque<Edit>,
-    /// How many older edits the model carries that cannot be taken back any more, and what they changed.
-    settled: usize,
-    settled_changes: BTreeMap<WeightSite, Tensor<2>>,
+    loaded: LoadedModel,
+    history: History,
     /// Second moments of keys, by layer.
-    moments: BTreeMap<usize, Moment>,
-    /// Context texts sampled from the pristine model, and their seed.
-    contexts: Option<(u64, Vec<String>)>,
-}
-
-/// How many edits can be taken back: each keeps the matrices it changed.
-const UNDO_DEPTH: usize = 64;
-
-#[derive(Clone)]
-struct Edit {
-    /// The model before it. Only the matrices it changed are not shared with the next.
-    before: Model,
-    deltas: Vec<WeightDelta>,
+    moments: BTreeMap<usize, Arc<Moment>>,
+    /// What MEND learnt for this model.
+    hypernetwork: Option<Arc<Hypernetwork>>,
+    /// Context texts sampled from the unedited model, by seed.
+    contexts: BTreeMap<(Sampling, u64), Vec<String>>,
+    /// Perplexity of the unedited model on a text of its own, once measured.
+    own_perplexity: Option<f64>,
 }
 
 impl Session {
@@ -70,13 +74,12 @@ impl Session {
     /// Takes up a model; the history starts anew.
     pub fn open(&mut self, model: LoadedModel) -> ModelInfo {
         let opened = Opened {
-            model: model.model.clone(),
-            pristine: model,
-            history: VecDeque::new(),
-            settled: 0,
-            settled_changes: BTreeMap::new(),
+            history: History::new(model.model.clone()),
+            loaded: model,
             moments: BTreeMap::new(),
-            contexts: None,
+            hypernetwork: None,
+            contexts: BTreeMap::new(),
+            own_perplexity: None,
         };
         let info = self.describe(&opened);
         self.opened = Some(opened);
@@ -90,13 +93,8 @@ impl Session {
 
     /// Another session on the same unedited model, sharing its weights, with an empty history.
     pub fn fork(&self) -> Self {
-        let opened = self.opened.clone().map(|opened| Opened {
-            model: opened.pristine.model.clone(),
-            history: VecDeque::new(),
-            settled: 0,
-            settled_changes: BTreeMap::new(),
-            ..opened
-        });
+        let opened = self.opened.clone();
+        let opened = opened.map(|opened| Opened { history: History::new(opened.history.pristine().clone()), ..opened });
         Self { device: self.device.clone(), device_name: self.device_name.clone(), clock: self.clock, opened }
     }
 
@@ -113,127 +111,159 @@ impl Session {
             Command::Ask { prompt, tokens, top } => self.ask(prompt, tokens, top).await.map(Event::Answered),
             Command::Edit { facts, spec } => self.edit(&facts, spec, watch).await.map(Event::Edited),
             Command::Measure { facts } => self.measure(&facts, watch).await.map(Event::Measured),
-            Command::Undo => self.undo(),
+            Command::Regularize { regularizer, over, seed } => {
+                let history = self.opened()?.history.regularized(regularizer, over, seed).await?;
+                let weights = changes(&history, false).await?;
+                self.opened_mut()?.history = history;
+                Ok(Event::Changed(weights))
+            }
+            Command::Changes => changes(&self.opened()?.history, true).await.map(Event::Changed),
+            Command::Undo => {
+                let history = &mut self.opened_mut()?.history;
+                history.undo()?;
+                Ok(Event::Undone { edits: history.len() })
+            }
         }
     }
 
     async fn ask(&self, prompt: String, tokens: usize, top: usize) -> Result<Answer> {
         let opened = self.opened()?;
-        let tokenizer = &opened.pristine.tokenizer;
+        let (model, tokenizer) = (opened.history.now(), &opened.loaded.tokenizer);
         let ids = tokenizer.encode(&prompt)?;
-        let top = opened.model.candidates(tokenizer, &ids, top).await?;
-        let text = tokenizer.decode(&opened.model.greedy(&[ids], tokens).await?[0])?;
+        let top = model.candidates(tokenizer, &ids, top).await?;
+        let text = tokenizer.decode(&model.greedy(&[ids], tokens).await?[0])?;
         Ok(Answer { prompt, top, text })
     }
 
     async fn measure(&self, facts: &[Fact], watch: &mut dyn FnMut(Progress)) -> Result<Vec<FactReport>> {
         let opened = self.opened()?;
-        let before = opened.ask(&opened.pristine.model, facts, false, watch).await?;
-        let after = opened.ask(&opened.model, facts, true, watch).await?;
+        let before = opened.ask(opened.history.pristine(), facts, false, watch).await?;
+        let after = opened.ask(opened.history.now(), facts, true, watch).await?;
         Ok(compare(facts, before, after))
     }
 
     async fn edit(&mut self, facts: &[Fact], spec: EditSpec, watch: &mut dyn FnMut(Progress)) -> Result<EditReport> {
-        spec.validate()?;
-        let clock = self.clock;
+        edit::check_facts(facts, &spec.editor)?;
         let opened = self.opened()?;
-        if facts.is_empty() {
-            return Err(Error::bad_input("there is no fact to edit"));
-        }
-        let EditorSpec::Rome(rome) = &spec.editor;
-        let [fact] = facts else {
-            return Err(Error::bad_input(format!(
-                "rome writes one fact per operation, not {}; edit them one after the other (mode sequential)",
-                facts.len()
-            )));
-        };
-        let layer = opened.rome_layer(rome)?;
-        let moment = opened.moment(rome, layer)?;
-
-        let before = opened.ask(&opened.model, facts, false, watch).await?;
-        let sampled = match (&opened.contexts, &rome.contexts) {
-            (Some((seed, texts)), Contexts::Sampled) if *seed == spec.seed => texts.clone(),
-            _ => {
-                let mut tell = |done, total| watch(Progress::SamplingContexts { done, total });
-                contexts::templates(&rome.contexts, &opened.pristine, spec.seed, &mut tell).await?
-            }
-        };
-
-        let started = clock();
-        let input =
-            rome::Input { model: &opened.model, tokenizer: &opened.pristine.tokenizer, templates: &sampled, moment };
-        let steps = rome.v_num_grad_steps;
-        let mut tell = |step: Step| watch(Progress::Optimizing { fact: 0, step, steps });
-        let (planned, trace) = rome::plan(&input, fact, layer, rome, &mut tell).await?;
-        watch(Progress::Applying);
-        let weight = opened.model.weight(planned.site);
-        let (delta, kept) = edit::regularize(planned.delta, &weight, spec.regularizer, spec.seed).await?;
-        let deltas = vec![WeightDelta { site: planned.site, delta }];
-        let edited = opened.model.apply(&deltas)?;
-        let change = weight_change(&opened.model, &deltas[0], kept).await?;
-        let seconds = clock() - started;
-
-        let after = opened.ask(&edited, facts, true, watch).await?;
-
+        let before = opened.ask(opened.history.now(), facts, false, watch).await?;
+        let prepared = self.prepare(facts, spec, watch).await?;
+        let after = self.opened()?.ask(&prepared.edit.after, facts, true, watch).await?;
         // Nothing before this line has changed the session.
-        let device = self.device_name.clone();
-        let opened = self.opened.as_mut().expect("checked above");
-        if rome.contexts == Contexts::Sampled {
-            opened.contexts = Some((spec.seed, sampled));
-        }
-        opened.push(edited, deltas);
-        let editor = EditorSpec::Rome(RomeSpec { layers: Some(vec![layer]), ..rome.clone() });
-        Ok(EditReport {
-            schema: EditReport::SCHEMA,
-            model_hash: opened.pristine.hash.clone(),
-            spec: EditSpec { editor, ..spec },
-            device,
-            facts: compare(facts, before, after),
-            seconds,
-            steps: trace.len(),
-            delta_norm: change.frobenius,
-            manhattan: change.manhattan,
-            kept,
-            weights: vec![change],
-            trace,
-            notes: Vec::new(),
-            edits: opened.edits(),
-        })
+        let report = self.take(prepared)?;
+        Ok(EditReport { facts: compare(facts, before, after), ..report })
     }
 
-    fn undo(&mut self) -> Result<Event> {
-        let opened = self.opened.as_mut().ok_or(Error::NoModel)?;
-        let edit = opened.history.pop_back().ok_or_else(|| {
-            Error::bad_input(match opened.settled {
-                0 => "there is no edit to undo".into(),
-                n => format!(
-                    "only the last {UNDO_DEPTH} edits can be undone; {n} older ones stay until the model is loaded anew"
-                ),
-            })
-        })?;
-        opened.model = edit.before;
-        Ok(Event::Undone { edits: opened.edits() })
+    /// Edits as [`Command::Edit`] does, without asking the facts before and after: their reports are left out.
+    pub async fn write(
+        &mut self,
+        facts: &[Fact],
+        spec: EditSpec,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<EditReport> {
+        let prepared = self.prepare(facts, spec, watch).await?;
+        self.take(prepared)
+    }
+
+    /// An edit with everything but its measure, not yet in the session.
+    async fn prepare(&self, facts: &[Fact], spec: EditSpec, watch: &mut dyn FnMut(Progress)) -> Result<Prepared> {
+        let clock = self.clock;
+        let opened = self.opened()?;
+        let mut spec = spec;
+        opened.fill_layers(&mut spec.editor);
+        spec.validate()?;
+        edit::check_facts(facts, &spec.editor)?;
+        let (sampling, templates) = opened.templates(&spec, watch).await?;
+
+        let started = clock();
+        let history_keys = opened.history.keys();
+        let mut input = Input {
+            model: opened.history.now(),
+            tokenizer: &opened.loaded.tokenizer,
+            templates: &templates,
+            moments: &opened.moments,
+            history: &history_keys,
+            hypernetwork: opened.hypernetwork.as_deref(),
+            regularizer: (spec.regularizer, spec.seed),
+        };
+        let plan = edit::plan(&input, facts, &spec.editor, watch).await?;
+        watch(Progress::Applying);
+        let regularizer = if plan.regularized { Regularizer::None } else { spec.regularizer };
+        let (after, kept) = history::apply(input.model, &plan.deltas, regularizer, spec.seed).await?;
+        let mut weights = Vec::with_capacity(kept.len());
+        for (WeightDelta { site, delta }, n) in &kept {
+            let weight = input.model.weight(*site);
+            let change = edit::weight_change(after.name(*site), delta, &weight, *n, false).await?;
+            guard::norm(&change, &weight, &spec.guards).await?;
+            weights.push(change);
+        }
+        input.model = &after;
+        let keys = edit::history_keys(&input, facts, &spec.editor)?;
+        let seconds = clock() - started;
+
+        let own_perplexity = opened.own_perplexity(&spec.guards).await?;
+        let perplexity = match own_perplexity {
+            None => None,
+            Some(before) => Some([before, guard::perplexity(&opened.loaded, &after, before, &spec.guards).await?]),
+        };
+        let report = EditReport {
+            schema: EditReport::SCHEMA,
+            model_hash: opened.loaded.hash.clone(),
+            spec,
+            device: self.device_name.clone(),
+            facts: Vec::new(),
+            seconds,
+            steps: plan.trace.len(),
+            delta_norm: weights.iter().map(|change| change.frobenius.powi(2)).sum::<f64>().sqrt(),
+            manhattan: weights.iter().map(|change| change.manhattan).sum(),
+            kept: weights.iter().map(|change| change.kept).sum(),
+            weights,
+            trace: plan.trace,
+            perplexity,
+            notes: plan.notes,
+            edits: opened.history.len() + 1,
+        };
+        let edit = history::Edit { planned: plan.deltas, after, keys };
+        Ok(Prepared { edit, report, sampled: sampling.map(|sampling| (sampling, templates)), own_perplexity })
+    }
+
+    /// Goes on with a prepared edit.
+    fn take(&mut self, prepared: Prepared) -> Result<EditReport> {
+        let opened = self.opened_mut()?;
+        if let Some((sampling, templates)) = prepared.sampled {
+            opened.contexts.insert((sampling, prepared.report.spec.seed), templates);
+        }
+        opened.own_perplexity = opened.own_perplexity.or(prepared.own_perplexity);
+        opened.history.push(prepared.edit);
+        Ok(prepared.report)
+    }
+
+    /// What a model predicts along a fact's targets: the one as it is now or, `unedited`, as it was loaded. Of two of
+    /// them [`metrics::scores`] makes what a sweep keeps of [`Command::Measure`], without the texts.
+    pub async fn predict(&self, fact: &Fact, unedited: bool) -> Result<metrics::Predictions> {
+        let opened = self.opened()?;
+        let model = if unedited { opened.history.pristine() } else { opened.history.now() };
+        metrics::predict(model, &opened.loaded.tokenizer, fact).await
     }
 
     /// All edits of this session as one safetensors file, with the names and the orientation of the checkpoint:
     /// adding each tensor to the weight of that name gives the edited model.
     pub async fn export_delta(&self) -> Result<Vec<u8>> {
         let opened = self.opened()?;
-        let mut sums = opened.settled_changes.clone();
-        opened.history.iter().for_each(|edit| add_to(&mut sums, &edit.deltas));
-        let mut tensors = Vec::with_capacity(sums.len());
-        for (site, sum) in sums {
-            let stored = if opened.model.stores_transposed() { sum.transpose() } else { sum };
+        let model = opened.history.now();
+        let mut tensors = Vec::new();
+        for WeightDelta { site, delta } in opened.history.changes() {
+            let dense = delta.dense();
+            let stored = if model.stores_transposed() { dense.transpose() } else { dense };
             let shape = stored.dims().to_vec();
             let bytes: Vec<u8> = read(stored).await?.iter().flat_map(|value| value.to_le_bytes()).collect();
-            tensors.push((opened.model.name(site), shape, bytes));
+            tensors.push((model.name(site), shape, bytes));
         }
         let broken = |error: safetensors::SafeTensorError| Error::bad_file("the change", error.to_string());
         let views = tensors
             .iter()
             .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(broken)?)))
             .collect::<Result<Vec<_>>>()?;
-        let metadata = [("model_hash".to_owned(), opened.pristine.hash.clone())].into();
+        let metadata = [("model_hash".to_owned(), opened.loaded.hash.clone())].into();
         serialize(views, Some(metadata)).map_err(broken)
     }
 
@@ -243,76 +273,94 @@ impl Session {
     ///
     /// When the file is malformed, belongs to another model, or names a tensor that is not edited.
     pub fn apply_delta(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
-        let opened = self.opened.as_mut().ok_or(Error::NoModel)?;
+        let opened = self.opened()?;
+        let model = opened.history.now();
         let tensors = open(file, bytes)?;
         let metadata = metadata(bytes);
-        if let Some(hash) = metadata.get("model_hash").filter(|hash| **hash != opened.pristine.hash) {
-            let ours = &opened.pristine.hash;
+        if let Some(hash) = metadata.get("model_hash").filter(|hash| **hash != opened.loaded.hash) {
+            let ours = &opened.loaded.hash;
             return Err(Error::bad_file(file, format!("changes the model with hash {hash}, this one has {ours}")));
         }
-        let sites: BTreeMap<String, WeightSite> = (0..opened.model.shape().layers)
-            .map(|layer| WeightSite { layer, matrix: Matrix::MlpDown })
-            .map(|site| (opened.model.name(site), site))
+        let sites: BTreeMap<String, WeightSite> = (0..model.shape().layers)
+            .flat_map(|layer| model.mlp_matrices().iter().map(move |matrix| WeightSite { layer, matrix: *matrix }))
+            .map(|site| (model.name(site), site))
             .collect();
         let mut deltas = Vec::new();
         for (name, view) in tensors.iter() {
             let site = sites.get(name).ok_or_else(|| {
-                Error::bad_file(file, format!("changes {name:?}, which is no down projection of this model"))
+                Error::bad_file(file, format!("changes {name:?}, which is no matrix that editors change in this model"))
             })?;
             let [rows, columns] = *view.shape() else {
                 return Err(Error::bad_file(file, format!("{name:?} is {:?}, not a matrix", view.shape())));
             };
             let data = TensorData::new(floats(file, name, &view)?, [rows, columns]);
             let stored = Tensor::<2>::from_data(data, &self.device);
-            let delta = if opened.model.stores_transposed() { stored.transpose() } else { stored };
+            let delta = if model.stores_transposed() { stored.transpose() } else { stored };
             deltas.push(WeightDelta { site: *site, delta: Delta::Dense(delta) });
         }
-        let edited = opened.model.apply(&deltas)?;
-        opened.push(edited, deltas);
+        let after = model.apply(&deltas)?;
+        self.opened_mut()?.history.push(history::Edit { planned: deltas, after, keys: Vec::new() });
         Ok(())
     }
 
     /// Takes the second moment of one layer's keys; returns what a person should be warned of.
     pub fn add_moment(&mut self, layer: usize, file: &str, bytes: &[u8]) -> Result<Vec<String>> {
-        let opened = self.opened.as_mut().ok_or(Error::NoModel)?;
-        let (moment, warnings) = Moment::from_bytes(file, bytes, &opened.pristine, layer)?;
-        opened.moments.insert(layer, moment);
+        let opened = self.opened_mut()?;
+        let (moment, warnings) = Moment::from_bytes(file, bytes, &opened.loaded, layer)?;
+        opened.moments.insert(layer, Arc::new(moment));
         Ok(warnings)
     }
 
-    /// The second moments of `layers` over `documents`, as the bytes of one file each. `watch` is told tokens so far.
-    pub async fn moments(
-        &self,
-        corpus: &str,
-        documents: &[String],
-        layers: &[usize],
-        tokens: usize,
-        watch: &mut dyn FnMut(usize),
-    ) -> Result<Vec<(usize, Vec<u8>)>> {
-        let of = &self.opened()?.pristine;
-        let ids = documents.iter().map(|text| of.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
-        let corpus_hash = moments::corpus_hash(documents);
-        let found = moments::accumulate(of, &ids, layers, tokens, watch).await?;
-        layers
-            .iter()
-            .zip(found)
-            .map(|(layer, moment)| Ok((*layer, moment.to_bytes(of, *layer, corpus, &corpus_hash)?)))
-            .collect()
+    /// Takes the identity for the second moment of one layer's keys; reports will say so.
+    pub fn approximate_moment(&mut self, layer: usize) -> Result<()> {
+        let opened = self.opened_mut()?;
+        let d_mlp = opened.loaded.model.shape().d_mlp;
+        opened.moments.insert(layer, Arc::new(Moment::identity(d_mlp)));
+        Ok(())
+    }
+
+    /// Takes what MEND learnt for this model.
+    ///
+    /// # Errors
+    ///
+    /// When the file is malformed, or made for another model.
+    pub fn add_hypernetwork(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        let opened = self.opened_mut()?;
+        opened.hypernetwork = Some(Arc::new(Hypernetwork::from_bytes(file, bytes, &opened.loaded)?));
+        Ok(())
+    }
+
+    /// The second moment of one layer's keys, if there is one.
+    pub fn moment(&self, layer: usize) -> Option<&Arc<Moment>> {
+        self.opened.as_ref()?.moments.get(&layer)
+    }
+
+    /// The unedited model, when one is loaded.
+    pub fn loaded(&self) -> Option<&LoadedModel> {
+        self.opened.as_ref().map(|opened| &opened.loaded)
     }
 
     /// Perplexity of the model as it is now on a text; see [`metrics::perplexity`].
     pub async fn perplexity(&self, text: &str, window: usize, windows: usize) -> Result<f64> {
         let opened = self.opened()?;
-        let now = LoadedModel { model: opened.model.clone(), ..opened.pristine.clone() };
-        metrics::perplexity(&now, text, window, windows).await
+        metrics::perplexity(&opened.with(opened.history.now()), text, window, windows).await
+    }
+
+    /// The model as it is now, when one is loaded.
+    pub fn model(&self) -> Option<&Model> {
+        self.opened.as_ref().map(|opened| opened.history.now())
     }
 
     fn opened(&self) -> Result<&Opened> {
         self.opened.as_ref().ok_or(Error::NoModel)
     }
 
+    fn opened_mut(&mut self) -> Result<&mut Opened> {
+        self.opened.as_mut().ok_or(Error::NoModel)
+    }
+
     fn describe(&self, opened: &Opened) -> ModelInfo {
-        let model = &opened.pristine;
+        let model = &opened.loaded;
         let shape = model.model.shape();
         ModelInfo {
             id: model.id.clone(),
@@ -323,26 +371,50 @@ impl Session {
             d_mlp: shape.d_mlp,
             vocab: shape.vocab,
             context: shape.context,
-            default_layer: model.rome_layer,
+            editors: model.editors.clone(),
             device: self.device_name.clone(),
         }
     }
 }
 
 impl Opened {
-    /// How many edits the model carries.
-    fn edits(&self) -> usize {
-        self.settled + self.history.len()
+    /// The model's own settings where a spec leaves the layers open.
+    fn fill_layers(&self, editor: &mut EditorSpec) {
+        let preset = self.loaded.editors.iter().find(|preset| preset.method() == editor.method());
+        let layers = preset.and_then(|preset| preset.layers().map(<[usize]>::to_vec));
+        if let (Some(open @ None), Some(layers)) = (editor.layers_mut(), layers) {
+            *open = Some(layers);
+        }
     }
 
-    /// Goes on with `edited`, and settles the oldest edit when there are too many to take back.
-    fn push(&mut self, edited: Model, deltas: Vec<WeightDelta>) {
-        let before = std::mem::replace(&mut self.model, edited);
-        self.history.push_back(Edit { before, deltas });
-        if self.history.len() > UNDO_DEPTH {
-            let oldest = self.history.pop_front().expect("just pushed");
-            add_to(&mut self.settled_changes, &oldest.deltas);
-            self.settled += 1;
+    /// The templates of an edit, and how they were sampled if they were.
+    async fn templates(
+        &self,
+        spec: &EditSpec,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<(Option<Sampling>, Vec<String>)> {
+        let Some(value) = spec.editor.value() else { return Ok((None, Vec::new())) };
+        let sampling = if matches!(spec.editor, EditorSpec::Rome(_)) { Sampling::Twenty } else { Sampling::Five };
+        let sampled = (value.contexts == Contexts::Sampled).then_some(sampling);
+        if let Some(known) = sampled.and_then(|sampling| self.contexts.get(&(sampling, spec.seed))) {
+            return Ok((sampled, known.clone()));
+        }
+        let mut tell = |done, total| watch(Progress::SamplingContexts { done, total });
+        let templates = contexts::templates(&value.contexts, sampling, &self.loaded, spec.seed, &mut tell).await?;
+        Ok((sampled, templates))
+    }
+
+    /// What belongs to the model, with other weights.
+    fn with(&self, model: &Model) -> LoadedModel {
+        LoadedModel { model: model.clone(), ..self.loaded.clone() }
+    }
+
+    /// Perplexity of the unedited model on its own text, where a guard wants to compare with it.
+    async fn own_perplexity(&self, guards: &Guards) -> Result<Option<f64>> {
+        match (guards.max_perplexity_ratio, self.own_perplexity) {
+            (None, _) => Ok(None),
+            (Some(_), Some(known)) => Ok(Some(known)),
+            (Some(_), None) => guard::own_perplexity(&self.loaded, &self.loaded.model).await.map(Some),
         }
     }
 
@@ -356,63 +428,26 @@ impl Opened {
         watch(Progress::Measuring { after });
         let mut answers = Vec::with_capacity(facts.len());
         for fact in facts {
-            answers.push(metrics::ask(model, &self.pristine.tokenizer, fact).await?);
+            answers.push(metrics::ask(model, &self.loaded.tokenizer, fact).await?);
         }
         Ok(answers)
     }
-
-    /// The one layer that ROME edits.
-    fn rome_layer(&self, spec: &RomeSpec) -> Result<usize> {
-        let layer = match spec.layers.as_deref() {
-            None => self.pristine.rome_layer,
-            Some([layer]) => *layer,
-            Some(several) => return Err(Error::bad_input(format!("rome edits one layer, not {several:?}"))),
-        };
-        self.model.check_layer(layer)?;
-        Ok(layer)
-    }
-
-    /// The layer's second moment, when the spec wants it.
-    fn moment(&self, spec: &RomeSpec, layer: usize) -> Result<Option<&Moment>> {
-        if !spec.mom2_adjustment {
-            return Ok(None);
-        }
-        let found = self.moments.get(&layer);
-        found.map(Some).ok_or_else(|| {
-            Error::bad_input(format!(
-                "mom2_adjustment is on, but there are no statistics for layer {layer}: make them, or switch it off"
-            ))
-        })
-    }
 }
 
-/// Adds changes up, matrix by matrix.
-fn add_to(sums: &mut BTreeMap<WeightSite, Tensor<2>>, deltas: &[WeightDelta]) {
-    for WeightDelta { site, delta } in deltas {
-        let sum = match sums.remove(site) {
-            None => delta.dense(),
-            Some(sum) => sum + delta.dense(),
-        };
-        sums.insert(*site, sum);
+/// How far each edited matrix is from the unedited one.
+async fn changes(history: &History, picture: bool) -> Result<Vec<WeightChange>> {
+    let mut weights = Vec::new();
+    for WeightDelta { site, delta } in history.changes() {
+        let pristine = history.pristine();
+        // What each regularizer let through is not known of a sum; what differs is.
+        let differs = read(delta.dense()).await?.iter().filter(|change| **change != 0.0).count();
+        let weight = pristine.weight(site);
+        weights.push(edit::weight_change(pristine.name(site), &delta, &weight, differs, picture).await?);
     }
+    Ok(weights)
 }
 
 fn compare(facts: &[Fact], before: Vec<metrics::Answers>, after: Vec<metrics::Answers>) -> Vec<FactReport> {
     let answers = before.into_iter().zip(after);
     facts.iter().zip(answers).map(|(fact, (before, after))| metrics::compare(fact, before, after)).collect()
-}
-
-/// The size of one change.
-async fn weight_change(model: &Model, delta: &WeightDelta, kept: usize) -> Result<WeightChange> {
-    let dense = delta.delta.dense();
-    let [rows, columns] = dense.dims();
-    let sums = Tensor::cat(vec![(dense.clone() * dense.clone()).sum().sqrt(), dense.abs().sum()], 0);
-    let sums = read(sums).await?;
-    Ok(WeightChange {
-        name: model.name(delta.site),
-        entries: rows * columns,
-        kept,
-        frobenius: f64::from(sums[0]),
-        manhattan: f64::from(sums[1]),
-    })
 }

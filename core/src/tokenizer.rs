@@ -59,6 +59,11 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|error| Error::bad_input(format!("cannot decode tokens: {error}")))
     }
 
+    /// The token that ends a text, by its usual names; 0 where the vocabulary has none of them.
+    pub(crate) fn end_of_text(&self) -> u32 {
+        ["<|endoftext|>", "</s>"].iter().find_map(|name| self.inner.token_to_id(name)).unwrap_or(0)
+    }
+
     fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner

@@ -3,7 +3,11 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rectify_core::model::{LoadedModel, Loader};
+use rectify_core::{
+    edit::moments::Moment,
+    model::{LoadedModel, Loader},
+};
+use rectify_protocol::{Contexts, Fact, Step, ValueSpec};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -60,6 +64,13 @@ impl Golden {
         bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) as u32).collect()
     }
 
+    /// The golden second moment of one layer's keys.
+    pub fn moment(&self, layer: usize) -> Moment {
+        let c = self.f64s(&format!("cov.l{layer}.C"));
+        let d_mlp = c.len().isqrt();
+        Moment::given(c, d_mlp, self.ids("cov.ids").len())
+    }
+
     /// A matrix as the golden files store it: row-major, most significant bit first.
     pub fn mask(&self, array: &str, entries: usize) -> Vec<bool> {
         let (_, _, bytes) = self.view(array);
@@ -92,6 +103,59 @@ impl Golden {
             self.name,
             worst / largest
         );
+    }
+}
+
+/// Context templates of a section, flattened: the bare prompt first.
+pub fn templates(section: &Value) -> Vec<String> {
+    let lists = section["templates"].as_array().expect("templates");
+    lists
+        .iter()
+        .flat_map(|list| if list.is_array() { strings(list) } else { vec![list.as_str().expect("text").into()] })
+        .collect()
+}
+
+/// How a section looks for its values.
+pub fn value_spec(section: &Value) -> ValueSpec {
+    let hparams = &section["hparams"];
+    let number = |name: &str| hparams[name].as_f64().unwrap_or_else(|| panic!("{name}"));
+    ValueSpec {
+        v_num_grad_steps: number("v_num_grad_steps") as usize,
+        v_lr: number("v_lr"),
+        v_weight_decay: number("v_weight_decay"),
+        clamp_norm_factor: number("clamp_norm_factor"),
+        kl_factor: number("kl_factor"),
+        contexts: Contexts::Given(templates(section)),
+    }
+}
+
+/// A request of a section.
+pub fn fact(request: &Value) -> Fact {
+    let text = |name: &str| request[name].as_str().expect("text").to_owned();
+    Fact { subject: text("subject"), prompt: text("prompt"), target_new: text("target_new"), ..Fact::default() }
+}
+
+/// Requests of a section.
+pub fn requests(section: &Value) -> Vec<Value> {
+    section["requests"].as_array().expect("requests").clone()
+}
+
+/// A loss trace beside the golden one: nll, kl, weight decay, loss, norm of δ and probability of the target.
+pub fn check_trace(golden: &Golden, array: &str, trace: &[Step]) {
+    const TRACE: f64 = 2e-5;
+    let expected = golden.f64s(array);
+    assert_eq!(trace.len() * 6, expected.len(), "{} {array}: evaluations", golden.name);
+    for (step, theirs) in trace.iter().zip(expected.chunks(6)) {
+        let ours = [step.nll, step.kl, step.weight_decay, step.loss(), step.delta_norm, step.p_target];
+        for (column, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            let allowed = if column < 4 { 1e-4 } else { TRACE * theirs.abs().max(1.0) };
+            let at = step.step;
+            assert!(
+                (ours - theirs).abs() <= allowed,
+                "{} {array} step {at} column {column}: {ours} {theirs}",
+                golden.name
+            );
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! What must hold whatever the numbers are.
 
 use burn::tensor::{Device, Distribution, Tensor};
+use std::sync::Arc;
+
 use rectify_core::{
     Session,
     edit::{
-        Delta, WeightDelta,
+        Delta, Input, WeightDelta,
+        moments::Moment,
+        plan,
         rome::rank_one,
-        value::{FactRows, Prepared, ValueSpec},
+        value::{FactRows, Prepared},
     },
     model::{Matrix, WeightSite},
 };
 use rectify_protocol::{
-    Command, Contexts, EditSpec, EditorSpec, Event, Fact, FactToken, KeyChoice, Neighbor, Progress, Regularizer,
-    RomeSpec,
+    ArchitectureKind, Command, Contexts, EditSpec, EditorSpec, Event, Fact, FactToken, Guards, KeyChoice, Neighbor,
+    Over, Progress, Regularizer, RomeSpec, ValueSpec,
 };
 
 use crate::golden::{Golden, MODELS, load, values};
@@ -33,8 +37,9 @@ fn fact() -> Fact {
 
 fn spec(regularizer: Regularizer) -> EditSpec {
     let contexts = Contexts::Given(vec!["{}".into(), "The city was founded in the north. {}".into()]);
-    let rome = RomeSpec { layers: Some(vec![1]), contexts, ..RomeSpec::default() };
-    EditSpec { editor: EditorSpec::Rome(rome), regularizer, seed: 7 }
+    let value = ValueSpec { contexts, ..ValueSpec::default() };
+    let rome = RomeSpec { layers: Some(vec![1]), value, ..RomeSpec::default() };
+    EditSpec { regularizer, seed: 7, guards: Guards::NONE, ..EditSpec::new(EditorSpec::Rome(rome)) }
 }
 
 fn session(name: &str) -> Session {
@@ -70,10 +75,11 @@ fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
         let templates = ["{}".to_owned(), "It is said. {}".to_owned()];
         let rows =
             FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &templates, FactToken::SubjectLast).unwrap();
-        let prepared = Prepared::new(&loaded.model, &rows, 1).unwrap();
-        let radius = 0.75 * f64::from(values((prepared.value() * prepared.value()).sum().sqrt())[0]);
-        let spec = ValueSpec { steps: 8, lr: 0.5, weight_decay: 0.5, clamp: 0.75, kl: 0.0625 };
-        let (delta, trace) = pollster::block_on(prepared.optimize(&loaded.model, spec, &mut |_| {})).unwrap();
+        let prepared = Prepared::new(&loaded.model, &[rows], 1).unwrap();
+        let anchor = prepared.values();
+        let radius = 0.75 * f64::from(values((anchor.clone() * anchor.clone()).sum().sqrt())[0]);
+        let spec = ValueSpec { v_num_grad_steps: 8, clamp_norm_factor: 0.75, ..ValueSpec::default() };
+        let (delta, trace) = pollster::block_on(prepared.optimize(&loaded.model, &anchor, &spec, &mut |_| {})).unwrap();
         assert_eq!(trace[0].kl, 0.0, "{name}");
         assert!(trace.iter().all(|step| step.delta_norm <= radius * (1.0 + 1e-6)), "{name}: {trace:?} {radius}");
         assert!(f64::from(values((delta.clone() * delta).sum().sqrt())[0]) <= radius * (1.0 + 1e-6));
@@ -86,9 +92,16 @@ fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
     let loaded = load("gpt2-tiny", &Device::flex());
     let rows =
         FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &["{}".into()], FactToken::SubjectLast).unwrap();
-    let prepared = Prepared::new(&loaded.model, &rows, 1).unwrap();
-    let spec = ValueSpec { steps: 2, lr: 0.5, weight_decay: 0.0, clamp: 1e9, kl: 0.0 };
-    let (delta, _) = pollster::block_on(prepared.optimize(&loaded.model, spec, &mut |_| {})).unwrap();
+    let prepared = Prepared::new(&loaded.model, &[rows], 1).unwrap();
+    let spec = ValueSpec {
+        v_num_grad_steps: 2,
+        v_weight_decay: 0.0,
+        clamp_norm_factor: 1e9,
+        kl_factor: 0.0,
+        ..ValueSpec::default()
+    };
+    let anchor = prepared.values();
+    let (delta, _) = pollster::block_on(prepared.optimize(&loaded.model, &anchor, &spec, &mut |_| {})).unwrap();
     for value in values(delta) {
         assert!((value.abs() - 0.5).abs() < 1e-3, "{value}");
     }
@@ -123,6 +136,163 @@ fn undo_restores_every_answer_bit_for_bit() {
     }
 }
 
+/// The same edit by another editor; the identity stands in for statistics.
+fn edit_by(session: &mut Session, editor: &str, regularizer: Regularizer) -> rectify_core::Result<Event> {
+    for layer in 0..4 {
+        session.approximate_moment(layer).unwrap();
+    }
+    let family = session.info().unwrap().architecture;
+    let mut editor = EditorSpec::published(editor, family).unwrap();
+    if let Some(value) = editor.value_mut() {
+        value.contexts = Contexts::Given(vec!["{}".into(), "The city was founded in the north. {}".into()]);
+    }
+    if let EditorSpec::Memit(memit) = &mut editor {
+        memit.mom2_update_weight = 1.0;
+    }
+    if let EditorSpec::AlphaEdit(alphaedit) = &mut editor {
+        alphaedit.nullspace_threshold = 2.0; // the identity leaves every direction free
+    }
+    let spec = EditSpec { regularizer, guards: Guards::NONE, ..EditSpec::new(editor) };
+    pollster::block_on(session.handle(Command::Edit { facts: vec![fact()], spec }, &mut |_| {}))
+}
+
+#[test]
+fn every_editor_that_needs_no_training_makes_the_target_likelier_and_can_be_undone() {
+    for name in MODELS {
+        for editor in ["rome", "memit", "emmet", "alphaedit"] {
+            let mut session = session(name);
+            let before = ask(&mut session);
+            let Ok(Event::Edited(report)) = edit_by(&mut session, editor, Regularizer::None) else {
+                panic!("{editor}")
+            };
+            let fact = &report.facts[0];
+            assert!(fact.after.p_new > fact.before.p_new, "{name} {editor}: {:?} {:?}", fact.before, fact.after);
+            assert!(report.weights.iter().all(|change| change.frobenius > 0.0), "{name} {editor}");
+            assert_ne!(ask(&mut session), before, "{name} {editor}");
+            run(&mut session, Command::Undo);
+            assert_eq!(ask(&mut session), before, "{name} {editor}");
+        }
+    }
+}
+
+#[test]
+fn regularising_anew_equals_editing_with_that_regularizer() {
+    for regularizer in [Regularizer::Rect { keep: 0.4 }, Regularizer::Random { keep: 0.2 }, Regularizer::None] {
+        let mut direct = session("gpt2-tiny");
+        edit_by(&mut direct, "memit", regularizer).unwrap();
+        let mut later = session("gpt2-tiny");
+        edit_by(&mut later, "memit", Regularizer::Rect { keep: 0.7 }).unwrap();
+        let command = Command::Regularize { regularizer, over: Over::Each, seed: 0 };
+        let Event::Changed(weights) = run(&mut later, command) else { panic!("changes") };
+        assert!(!weights.is_empty());
+        assert_eq!(ask(&mut direct), ask(&mut later), "{regularizer:?}");
+        assert_eq!(run(&mut later, Command::Undo), Event::Undone { edits: 0 });
+    }
+}
+
+#[test]
+fn the_sum_of_a_sequence_can_be_pruned() {
+    let mut session = session("gpt2-tiny");
+    for _ in 0..2 {
+        edit_by(&mut session, "rome", Regularizer::None).unwrap();
+    }
+    let size = |event| match event {
+        Event::Changed(weights) => weights.iter().map(|change| change.frobenius).sum::<f64>(),
+        other => panic!("{other:?}"),
+    };
+    let full = size(run(&mut session, Command::Changes));
+    let prune = |base| Command::Regularize { regularizer: Regularizer::Prune { base }, over: Over::Total, seed: 0 };
+    let pruned = size(run(&mut session, prune(std::f64::consts::E)));
+    assert!(pruned <= full, "{pruned} {full}");
+    run(&mut session, Command::Undo);
+    run(&mut session, Command::Undo);
+    assert!(pollster::block_on(session.handle(Command::Undo, &mut |_| {})).is_err());
+}
+
+#[test]
+fn a_later_edit_holds_on_to_the_keys_of_earlier_ones() {
+    let mut session = session("gpt2-tiny");
+    let edit = |session: &mut Session, history| {
+        let mut editor = EditorSpec::published("memit", ArchitectureKind::Gpt2).unwrap();
+        editor.value_mut().unwrap().contexts = Contexts::Given(vec!["{}".into()]);
+        if let EditorSpec::Memit(memit) = &mut editor {
+            (memit.mom2_update_weight, memit.history) = (1e-3, history);
+        }
+        let spec = EditSpec { guards: Guards::NONE, ..EditSpec::new(editor) };
+        run(session, Command::Edit { facts: vec![fact()], spec })
+    };
+    for layer in 0..4 {
+        session.approximate_moment(layer).unwrap();
+    }
+    edit(&mut session, true);
+    let Event::Edited(held) = edit(&mut session, true) else { panic!("edits") };
+    run(&mut session, Command::Undo);
+    let Event::Edited(free) = edit(&mut session, false) else { panic!("edits") };
+    // The same fact again: its key is held where it is, so the second edit has less to say.
+    assert!(held.delta_norm < 0.75 * free.delta_norm, "{} {}", held.delta_norm, free.delta_norm);
+}
+
+#[test]
+fn what_would_ruin_the_model_is_given_up_and_changes_nothing() {
+    let mut session = session("gpt2-tiny");
+    let before = ask(&mut session);
+    let refused = |session: &mut Session, guards| {
+        let spec = EditSpec { guards, ..spec(Regularizer::None) };
+        pollster::block_on(session.handle(Command::Edit { facts: vec![fact()], spec }, &mut |_| {}))
+    };
+    let norm = Guards { max_relative_norm: Some(1e-6), ..Guards::NONE };
+    let perplexity = Guards { max_perplexity_ratio: Some(1e-6), ..Guards::NONE };
+    for (guards, part) in [(norm, "max_relative_norm is 0.000001"), (perplexity, "max_perplexity_ratio")] {
+        let error = refused(&mut session, guards).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("Nothing was changed"), "{error}");
+        assert_eq!(ask(&mut session), before);
+    }
+    let Ok(Event::Edited(report)) = refused(&mut session, Guards::default()) else { panic!("an ordinary edit passes") };
+    let [before, after] = report.perplexity.expect("a guard looked");
+    assert!(before > 1.0 && after > 1.0);
+}
+
+#[test]
+fn facts_that_cannot_be_a_batch_are_named() {
+    let mut session = session("gpt2-tiny");
+    let mut check = |facts: Vec<Fact>, editor: &str, part: &str| {
+        let editor = EditorSpec::published(editor, ArchitectureKind::Gpt2).unwrap();
+        let command = Command::Edit { facts, spec: EditSpec::new(editor) };
+        let error = pollster::block_on(session.handle(command, &mut |_| {})).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}\nlacks {part:?}");
+    };
+    let other = Fact { target_new: "Dutch".into(), ..fact() };
+    let alone = Fact { prompt: "Danielle Darrieux".into(), ..fact() };
+    check(vec![], "memit", "there is no fact to edit");
+    check(vec![fact(), fact()], "memit", "facts 0 and 1 of the batch have the same prompt");
+    check(vec![fact(), other.clone()], "memit", "different targets");
+    check(vec![fact(), other], "rome", "rome writes one fact per operation");
+    check(vec![alone], "memit", "nothing but the subject");
+    check(vec![fact()], "memit", "no statistics of layer");
+}
+
+#[test]
+fn a_singular_second_moment_is_named() {
+    let golden = Golden::open("gpt2-tiny");
+    let loaded = golden.model();
+    let moments = (0..4).map(|layer| (layer, Arc::new(Moment::given(vec![0.0; 256 * 256], 256, 7)))).collect();
+    let input = Input {
+        model: &loaded.model,
+        tokenizer: &loaded.tokenizer,
+        templates: &["{}".into()],
+        moments: &moments,
+        history: &[],
+        hypernetwork: None,
+        regularizer: (Regularizer::None, 0),
+    };
+    for editor in ["memit", "emmet"] {
+        let mut editor = EditorSpec::published(editor, ArchitectureKind::Gpt2).unwrap();
+        *editor.layers_mut().unwrap() = Some(vec![1]);
+        let error = pollster::block_on(plan(&input, &[fact()], &editor, &mut |_| {})).err().expect("refused");
+        assert!(error.to_string().contains("not positive definite"), "{error}");
+    }
+}
+
 #[test]
 fn an_exported_change_gives_the_same_model_again() {
     for name in MODELS {
@@ -139,8 +309,9 @@ fn an_exported_change_gives_the_same_model_again() {
 fn the_same_seed_gives_the_same_report() {
     let sampled = || {
         let mut session = session("gpt2-tiny");
-        let rome = RomeSpec { layers: Some(vec![1]), v_num_grad_steps: 4, ..RomeSpec::default() };
-        let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::Random { keep: 0.4 }, seed: 3 };
+        let value = ValueSpec { v_num_grad_steps: 4, ..ValueSpec::default() };
+        let editor = EditorSpec::Rome(RomeSpec { layers: Some(vec![1]), value, ..RomeSpec::default() });
+        let spec = EditSpec { regularizer: Regularizer::Random { keep: 0.4 }, seed: 3, ..EditSpec::new(editor) };
         run(&mut session, Command::Edit { facts: vec![fact()], spec })
     };
     assert_eq!(sampled(), sampled());
@@ -175,7 +346,7 @@ fn the_mean_key_and_the_prompt_key_write_the_fact_too() {
     for key in [KeyChoice::Mixed, KeyChoice::Mean, KeyChoice::Prompt] {
         let mut session = session(golden.name);
         let mut spec = spec(Regularizer::None);
-        let EditorSpec::Rome(rome) = &mut spec.editor;
+        let EditorSpec::Rome(rome) = &mut spec.editor else { unreachable!() };
         rome.key = key;
         let Event::Edited(report) = run(&mut session, Command::Edit { facts: vec![fact()], spec }) else {
             panic!("edits")

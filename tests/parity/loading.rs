@@ -1,10 +1,13 @@
 //! Files that are not what they should be: each is refused, and the message says what and where.
 
 use burn::tensor::Device;
-use rectify_core::model::Loader;
+use rectify_core::{
+    edit::moments::{Corpus, Moment},
+    model::{LoadedModel, Loader},
+};
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
-use crate::golden::file;
+use crate::golden::{Golden, file};
 
 const MODEL: &str = "gpt2-tiny";
 
@@ -80,6 +83,40 @@ fn a_checkpoint_that_does_not_fit_its_config_is_refused() {
     assert!(message.contains("no tensor") && message.contains("h.4."), "{message}");
     let message = finish(&config().replace("\"vocab_size\": 1024", "\"vocab_size\": 512"));
     assert!(message.contains("wte.weight"), "{message}");
+}
+
+#[test]
+fn statistics_are_known_by_their_content_and_belong_to_one_model_and_layer() {
+    let loaded = Golden::open(MODEL).model();
+    let corpus = Corpus { name: "text".into(), hash: "0".into() };
+    let moment = Golden::open(MODEL).moment(1);
+    let good = moment.to_bytes(&loaded, 1, &corpus, false).unwrap();
+    let small = moment.to_bytes(&loaded, 1, &corpus, true).unwrap();
+    assert!(small.len() < good.len() * 6 / 10);
+    for bytes in [&good, &small] {
+        assert!(Moment::from_bytes("moment", bytes, &loaded, 1).is_ok());
+    }
+    let check = |of: &LoadedModel, layer, bytes: &[u8], complaint: &str| {
+        // The name promises statistics whatever the bytes are.
+        let error = Moment::from_bytes("moment.1.safetensors", bytes, of, layer).err().expect(complaint).to_string();
+        assert!(error.contains("moment.1.safetensors") && error.contains(complaint), "{error}\nlacks {complaint:?}");
+    };
+    check(&loaded, 2, &good, "was made for layer 1, not 2");
+    let other = LoadedModel { hash: "of another model".into(), ..loaded.clone() };
+    check(&other, 1, &good, "was made for the model with hash");
+    check(&Golden::open("llama-tiny").model(), 1, &good, "this model needs F64 or F32 [176, 176]");
+    check(&loaded, 1, b"PK\x03\x04mom2.npz", "a zip archive");
+    check(&loaded, 1, b"\x93NUMPY\x01\x00", "a numpy array");
+    check(&loaded, 1, b"\x80\x04\x95\x00", "a Python pickle");
+    check(&loaded, 1, &good[..good.len() - 8], "moment.1.safetensors");
+    check(&loaded, 1, &file(MODEL, "model.safetensors"), "has no tensor \"moment\"");
+    let broken = Moment::given(vec![f64::NAN; 256 * 256], 256, 1).to_bytes(&loaded, 1, &corpus, false).unwrap();
+    check(&loaded, 1, &broken, "holds NaN at element 0");
+
+    let (read, _) = Moment::from_bytes("moment", &good, &loaded, 1).unwrap();
+    let factor = moment.factor_to_bytes().unwrap();
+    assert!(read.take_factor("factor", &factor).unwrap());
+    assert!(!Golden::open(MODEL).moment(2).take_factor("factor", &factor).unwrap(), "another layer's factor");
 }
 
 #[test]

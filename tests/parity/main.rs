@@ -4,9 +4,13 @@
 //! twenty times what the reference itself differs between f32 and f64.
 
 mod forward;
+mod ft;
 mod golden;
+mod kn;
 mod laws;
 mod loading;
+mod memit;
+mod mend;
 mod metrics;
 mod real;
 mod rect;

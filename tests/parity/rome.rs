@@ -1,39 +1,22 @@
+use std::sync::Arc;
+
 use rectify_core::{
     edit::{
-        Delta,
-        moments::accumulate,
-        rome::{Input, plan},
+        Delta, Input,
+        moments::{Accumulator, Corpus},
+        rome::plan,
         value::{FactRows, Prepared},
     },
     model::LoadedModel,
 };
-use rectify_protocol::{Fact, FactToken, RomeSpec};
+use rectify_protocol::{FactToken, Regularizer, RomeSpec};
 use serde_json::Value;
 
-use crate::golden::{Golden, MODELS, strings, values};
+use crate::golden::{Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
 
-/// Recommended for keys, outputs and `u`; for δ, v and ΔW; for the loss traces.
+/// Recommended for keys, outputs and `u`; for δ, v and ΔW.
 const KEYS: f64 = 3e-5;
 const VALUES: f64 = 1e-4;
-const TRACE: f64 = 2e-5;
-
-fn spec(golden: &Golden) -> RomeSpec {
-    let hparams = &golden.json["rome"]["hparams"];
-    let number = |name: &str| hparams[name].as_f64().unwrap_or_else(|| panic!("{name}"));
-    RomeSpec {
-        v_num_grad_steps: number("v_num_grad_steps") as usize,
-        v_lr: number("v_lr"),
-        v_weight_decay: number("v_weight_decay"),
-        clamp_norm_factor: number("clamp_norm_factor"),
-        kl_factor: number("kl_factor"),
-        ..RomeSpec::default()
-    }
-}
-
-fn fact(request: &Value) -> Fact {
-    let text = |name: &str| request[name].as_str().expect("text").to_owned();
-    Fact { subject: text("subject"), prompt: text("prompt"), target_new: text("target_new"), ..Fact::default() }
-}
 
 fn ids(list: &Value) -> Vec<u32> {
     list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
@@ -49,14 +32,14 @@ struct Setting {
 fn settings() -> impl Iterator<Item = Setting> {
     MODELS.into_iter().map(Golden::open).map(|golden| {
         let rome = &golden.json["rome"];
-        let (templates, layer) = (strings(&rome["templates"]), rome["layer"].as_u64().expect("layer") as usize);
-        Setting { loaded: golden.model(), templates, layer, golden }
+        let layer = rome["layer"].as_u64().expect("layer") as usize;
+        Setting { loaded: golden.model(), templates: templates(rome), layer, golden }
     })
 }
 
 impl Setting {
     fn requests(&self) -> Vec<Value> {
-        self.golden.json["rome"]["requests"].as_array().expect("requests").clone()
+        requests(&self.golden.json["rome"])
     }
 }
 
@@ -96,12 +79,12 @@ fn keys_and_values_are_the_reference_s() {
             let rows =
                 FactRows::new(&loaded.tokenizer, &loaded.model, &fact(request), templates, FactToken::SubjectLast)
                     .expect("a valid fact");
-            let prepared = Prepared::new(&loaded.model, &rows, *layer).expect("prepares");
+            let prepared = Prepared::new(&loaded.model, &[rows], *layer).expect("prepares");
             golden.check(&format!("rome.r{i}.keys"), &values(prepared.keys.clone()), KEYS);
             golden.check(&format!("rome.r{i}.k_bar"), &values(prepared.keys.clone().mean_dim(0)), KEYS);
             golden.check(&format!("rome.r{i}.k_p"), &values(prepared.keys.clone().narrow(0, 0, 1)), KEYS);
             golden.check(&format!("rome.r{i}.y_p"), &values(prepared.outputs.clone().narrow(0, 0, 1)), KEYS);
-            golden.check(&format!("rome.r{i}.t0"), &values(prepared.value()), KEYS);
+            golden.check(&format!("rome.r{i}.t0"), &values(prepared.values()), KEYS);
         }
     }
 }
@@ -110,28 +93,27 @@ fn keys_and_values_are_the_reference_s() {
 fn an_edit_is_the_reference_s_with_and_without_covariance() {
     for setting in settings() {
         let Setting { golden, loaded, templates, layer } = &setting;
-        let moment = covariance(&setting);
+        let moments = [(*layer, Arc::new(golden.moment(*layer)))].into();
         for (i, request) in setting.requests().iter().enumerate() {
-            for (variant, moment) in [("plain", None), ("cinv", Some(&moment))] {
-                let input = Input { model: &loaded.model, tokenizer: &loaded.tokenizer, templates, moment };
-                let spec = RomeSpec { mom2_adjustment: moment.is_some(), ..spec(golden) };
-                let (planned, trace) =
-                    pollster::block_on(plan(&input, &fact(request), *layer, &spec, &mut |_| {})).expect("an edit");
-
-                let expected = golden.f64s(&format!("rome.r{i}.trace"));
-                assert_eq!(trace.len() * 6, expected.len(), "{} r{i}: evaluations", golden.name);
-                for (step, theirs) in trace.iter().zip(expected.chunks(6)) {
-                    let ours = [step.nll, step.kl, step.weight_decay, step.loss(), step.delta_norm, step.p_target];
-                    for (column, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
-                        let allowed = if column < 4 { 1e-4 } else { TRACE * theirs.abs().max(1.0) };
-                        assert!(
-                            (ours - theirs).abs() <= allowed,
-                            "{} r{i} step {} column {column}: {ours} {theirs}",
-                            golden.name,
-                            step.step
-                        );
-                    }
-                }
+            for (variant, whitened) in [("plain", false), ("cinv", true)] {
+                let input = Input {
+                    model: &loaded.model,
+                    tokenizer: &loaded.tokenizer,
+                    templates,
+                    moments: &moments,
+                    history: &[],
+                    hypernetwork: None,
+                    regularizer: (Regularizer::None, 0),
+                };
+                let spec = RomeSpec {
+                    layers: Some(vec![*layer]),
+                    mom2_adjustment: whitened,
+                    value: value_spec(&golden.json["rome"]),
+                    ..RomeSpec::default()
+                };
+                let planned = pollster::block_on(plan(&input, &fact(request), &spec, &mut |_| {})).expect("an edit");
+                check_trace(golden, &format!("rome.r{i}.trace"), &planned.trace);
+                let [planned] = planned.deltas.as_slice() else { panic!("ROME changes one matrix") };
 
                 let Delta::LowRank { left, right } = &planned.delta else { panic!("ROME is rank one") };
                 let case = format!("rome.r{i}.{variant}");
@@ -145,25 +127,35 @@ fn an_edit_is_the_reference_s_with_and_without_covariance() {
     }
 }
 
-/// The golden token sequences through our own accumulation, compared with the golden moment.
-fn covariance(setting: &Setting) -> rectify_core::edit::moments::Moment {
-    let Setting { golden, loaded, layer, .. } = setting;
-    let ids = golden.ids("cov.ids");
-    let mut rest = ids.as_slice();
-    let documents: Vec<Vec<u32>> = golden
-        .ids("cov.lens")
-        .iter()
-        .map(|len| {
-            let (document, after) = rest.split_at(*len as usize);
-            rest = after;
-            document.to_vec()
-        })
-        .collect();
-    let moments =
-        pollster::block_on(accumulate(loaded, &documents, &[*layer], usize::MAX, &mut |_| {})).expect("averages");
-    let moment = moments.into_iter().next().expect("one layer");
-    let ours: Vec<f32> = moment.matrix().iter().map(|value| *value as f32).collect();
-    golden.check(&format!("cov.l{layer}.C"), &ours, 1e-5);
-    assert_eq!(moment.tokens(), ids.len());
-    moment
+#[test]
+fn a_second_moment_is_the_reference_s_however_it_is_interrupted() {
+    for Setting { golden, loaded, layer, .. } in settings() {
+        let ids = golden.ids("cov.ids");
+        let mut rest = ids.as_slice();
+        let documents: Vec<Vec<u32>> = golden
+            .ids("cov.lens")
+            .iter()
+            .map(|len| {
+                let (document, after) = rest.split_at(*len as usize);
+                rest = after;
+                document.to_vec()
+            })
+            .collect();
+        let corpus = Corpus { name: "golden".into(), hash: "0".into() };
+        let mut sums = Accumulator::new(&loaded, &[layer]).expect("a layer");
+        for group in documents.chunks(70) {
+            pollster::block_on(sums.add(&loaded, group, usize::MAX, &mut |_| {})).expect("adds");
+            // As after a kill: only what was written down goes on.
+            let bytes = sums.to_bytes(&loaded, &corpus).expect("a file");
+            sums = Accumulator::from_bytes("sums", &bytes, &loaded, &[layer], &corpus).expect("reads").expect("ours");
+        }
+        assert_eq!((sums.tokens(), sums.documents()), (ids.len(), documents.len()));
+        let (_, moment) = sums.moments().expect("tokens").remove(0);
+        let ours: Vec<f32> = moment.matrix().iter().map(|value| *value as f32).collect();
+        golden.check(&format!("cov.l{layer}.C"), &ours, 1e-5);
+
+        let bytes = sums.to_bytes(&loaded, &corpus).expect("a file");
+        let other = Corpus { hash: "1".into(), ..corpus };
+        assert!(Accumulator::from_bytes("sums", &bytes, &loaded, &[layer], &other).expect("reads").is_none());
+    }
 }

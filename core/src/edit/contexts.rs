@@ -12,8 +12,25 @@ use crate::{
 
 /// What the sampled texts begin with.
 const SEEDS: [&str; 5] = ["The", "Therefore", "Because", "I", "You"];
-/// Tokens of a text in all, and how many texts of that length begin with each seed.
-const LENGTHS: [(usize, usize); 2] = [(5, 2), (10, 2)];
+/// How many texts are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sampling {
+    /// ROME's 20: for each seed two of five tokens and two of ten.
+    Twenty,
+    /// MEMIT's five: for each seed one of ten tokens.
+    Five,
+}
+
+impl Sampling {
+    /// Tokens of a text in all, and how many texts of that length begin with each seed.
+    fn lengths(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Twenty => &[(5, 2), (10, 2)],
+            Self::Five => &[(10, 1)],
+        }
+    }
+}
+
 /// Each token is drawn from this many likeliest.
 const TOP_K: usize = 5;
 
@@ -22,7 +39,7 @@ pub(crate) const SLOT: &str = "{}";
 
 /// The templates of an edit, the bare prompt first.
 ///
-/// Sampled ones come from `of`, which should be the unedited model: 20 texts of 5 or 10 tokens, top-5 at temperature 1,
+/// Sampled ones come from `of`, which should be the unedited model: texts of 5 or 10 tokens, top-5 at temperature 1,
 /// as in the authors' code, which does not seed them. `watch` is told tokens so far and in all.
 ///
 /// # Errors
@@ -30,6 +47,7 @@ pub(crate) const SLOT: &str = "{}";
 /// When a given template does not have exactly one `{}`.
 pub async fn templates(
     contexts: &Contexts,
+    sampling: Sampling,
     of: &LoadedModel,
     seed: u64,
     watch: &mut dyn FnMut(usize, usize),
@@ -37,7 +55,7 @@ pub async fn templates(
     contexts.validate()?;
     let mut templates = match contexts {
         Contexts::Given(templates) => templates.clone(),
-        Contexts::Sampled => sample(of, seed, watch).await?,
+        Contexts::Sampled => sample(of, sampling, seed, watch).await?,
     };
     // The update is made exact for the bare prompt, so it is always there, and first.
     templates.retain(|template| template != SLOT);
@@ -45,12 +63,34 @@ pub async fn templates(
     Ok(templates)
 }
 
-async fn sample(of: &LoadedModel, seed: u64, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<String>> {
+async fn sample(
+    of: &LoadedModel,
+    sampling: Sampling,
+    seed: u64,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<String>> {
+    let texts = write(of, sampling.lengths(), seed, watch).await?;
+    texts.iter().map(|text| Ok(format!("{}. {SLOT}", tidy(&of.tokenizer.decode(text)?)))).collect()
+}
+
+/// Ten texts of 16 tokens that a model writes; the same ones every time.
+pub(crate) async fn own_texts(of: &LoadedModel) -> Result<Vec<Vec<u32>>> {
+    let room = of.model.shape().context.min(16);
+    write(of, &[(room, 2)], 0, &mut |_, _| {}).await
+}
+
+/// Texts that begin with each of [`SEEDS`]: for each length in tokens, so many of them.
+async fn write(
+    of: &LoadedModel,
+    lengths: &[(usize, usize)],
+    seed: u64,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Vec<u32>>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let total = LENGTHS.iter().map(|(length, _)| length).sum();
-    let mut templates = Vec::new();
+    let total = lengths.iter().map(|(length, _)| length).sum();
+    let mut written = Vec::new();
     let mut done = 0;
-    for (length, per_seed) in LENGTHS {
+    for &(length, per_seed) in lengths {
         let mut texts = Vec::new();
         for seed in SEEDS {
             let ids = of.tokenizer.encode(seed)?;
@@ -68,11 +108,9 @@ async fn sample(of: &LoadedModel, seed: u64, watch: &mut dyn FnMut(usize, usize)
             done += 1;
             watch(done.min(total), total);
         }
-        for text in texts {
-            templates.push(format!("{}. {SLOT}", tidy(&of.tokenizer.decode(&text)?)));
-        }
+        written.extend(texts);
     }
-    Ok(templates)
+    Ok(written)
 }
 
 /// One of the [`TOP_K`] likeliest tokens, by their probabilities.

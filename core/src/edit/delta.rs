@@ -1,4 +1,4 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::model::WeightSite;
 
@@ -31,6 +31,13 @@ impl Delta {
         match self {
             Self::LowRank { left, right } => [left.dims()[0], right.dims()[1]],
             Self::Dense(dense) => dense.dims(),
+        }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::LowRank { left: tensor, .. } | Self::Dense(tensor) => tensor.device(),
         }
     }
 

@@ -1,14 +1,153 @@
 //! Editors: from a model and facts to changes of its weights. **plan → regularise → apply → measure.**
 //!
-//! [`rome::plan`] gives a [`WeightDelta`]; [`regularize()`] maps it to one that changes fewer entries;
+//! [`plan`] asks the editor that a spec names for [`WeightDelta`]s; [`regularize()`] maps each to one that changes less;
 //! [`crate::model::Model::apply`] gives the edited model. Which method made a delta never reaches a regularizer.
+//!
+//! ROME, MEMIT, EMMET and AlphaEdit look for the same values ([`value`]) and write them differently; the last three
+//! share [`memit`]'s walk through the layers. KN, MEND and fine-tuning have ways of their own.
 
+mod adam;
+pub mod alphaedit;
+mod change;
 pub mod contexts;
 mod delta;
+pub mod emmet;
+pub mod ft;
+pub mod keys;
+pub mod kn;
+pub mod memit;
+pub mod mend;
 pub mod moments;
+mod prune;
+mod rank;
 mod regularize;
 pub mod rome;
 pub mod value;
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use burn::tensor::Tensor;
+pub use change::weight_change;
 pub use delta::{Delta, WeightDelta};
+pub use keys::history_keys;
+pub use prune::prune;
+pub use rank::{low_rank, pca};
+use rectify_protocol::{EditorSpec, Fact, Progress, Regularizer, Step};
 pub use regularize::{n_kept, random, rect, regularize};
+
+use crate::{Error, Result, model::Model, tokenizer::Tokenizer};
+
+/// Everything an edit is made from.
+pub struct Input<'a> {
+    /// The model as it is now.
+    pub model: &'a Model,
+    /// Its vocabulary.
+    pub tokenizer: &'a Tokenizer,
+    /// Context templates, the bare prompt first.
+    pub templates: &'a [String],
+    /// Second moments of keys on the unedited model, by layer.
+    pub moments: &'a BTreeMap<usize, Arc<moments::Moment>>,
+    /// Keys that earlier edits wrote, oldest first.
+    pub history: &'a [LayerKeys],
+    /// What MEND learnt.
+    pub hypernetwork: Option<&'a mend::Hypernetwork>,
+    /// What will be kept of the plan, for an editor that takes it into account, and its seed.
+    pub regularizer: (Regularizer, u64),
+}
+
+/// Keys that an edit wrote in one layer.
+#[derive(Clone)]
+pub struct LayerKeys {
+    /// The layer.
+    pub layer: usize,
+    /// `[facts, d_mlp]`
+    pub keys: Tensor<2>,
+}
+
+/// What an editor would change.
+pub struct Plan {
+    /// The changes, each matrix once.
+    pub deltas: Vec<WeightDelta>,
+    /// What each evaluation of a loss found, fact by fact.
+    pub trace: Vec<Step>,
+    /// What a reader of the report should know.
+    pub notes: Vec<String>,
+    /// Whether the deltas are as the regularizer left them already.
+    pub regularized: bool,
+}
+
+impl Plan {
+    fn new(deltas: Vec<WeightDelta>, trace: Vec<Step>) -> Self {
+        Self { deltas, trace, notes: Vec::new(), regularized: false }
+    }
+}
+
+/// The changes that `editor` would make for `facts`. Its layers must be filled in.
+///
+/// # Errors
+///
+/// When a fact or a setting cannot be used, what the editor needs is missing, or a number leaves the finite ones.
+pub async fn plan(
+    input: &Input<'_>,
+    facts: &[Fact],
+    editor: &EditorSpec,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Plan> {
+    let layers = editor.layers().unwrap_or_default();
+    layers.iter().try_for_each(|layer| input.model.check_layer(*layer))?;
+    match editor {
+        EditorSpec::Rome(spec) => rome::plan(input, &facts[0], spec, watch).await,
+        EditorSpec::Memit(spec) => memit::plan(input, facts, spec, watch).await,
+        EditorSpec::Emmet(spec) => emmet::plan(input, facts, spec, watch).await,
+        EditorSpec::AlphaEdit(spec) => alphaedit::plan(input, facts, spec, watch).await,
+        EditorSpec::Kn(spec) => kn::plan(input, &facts[0], spec, watch).await,
+        EditorSpec::Mend(spec) => mend::plan(input, facts, spec).await,
+        EditorSpec::Ft(spec) => ft::plan(input, facts, spec, watch).await,
+    }
+}
+
+/// Complains about facts that this editor cannot write in one operation.
+pub(crate) fn check_facts(facts: &[Fact], editor: &EditorSpec) -> Result<()> {
+    if facts.is_empty() {
+        return Err(Error::bad_input("there is no fact to edit"));
+    }
+    if facts.len() > 1 && !editor.writes_batches() {
+        return Err(Error::bad_input(format!(
+            "{} writes one fact per operation, not {}; edit them one after the other (mode sequential)",
+            editor.method(),
+            facts.len()
+        )));
+    }
+    let mut seen = BTreeMap::new();
+    for (i, fact) in facts.iter().enumerate() {
+        fact.validate()?;
+        if let Some(first) = seen.insert((&fact.prompt, &fact.subject), i) {
+            let same = facts[first].target_new == fact.target_new;
+            return Err(Error::bad_input(format!(
+                "facts {first} and {i} of the batch have the same prompt {:?} and {}; keep one of them",
+                fact.prompt,
+                if same { "the same target" } else { "different targets" }
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// One layer's second moment.
+///
+/// # Errors
+///
+/// When there is none.
+fn moment_of<'a>(input: &Input<'a>, layer: usize) -> Result<&'a moments::Moment> {
+    input.moments.get(&layer).map(Arc::as_ref).ok_or_else(|| {
+        Error::bad_input(format!(
+            "there are no statistics of layer {layer}'s keys: make them with `rectify stats`, or name \"identity\" for \
+             a rough substitute"
+        ))
+    })
+}
+
+/// The layers of a spec, which [`plan`]'s caller has filled in.
+fn filled(layers: Option<&Vec<usize>>) -> &[usize] {
+    layers.expect("the session fills in which layers to edit")
+}

@@ -2,55 +2,30 @@
 //!
 //! Where we differ from the released code, and why, is in `docs/papers.md`; every difference of definition is a setting.
 
-use burn::tensor::{Tensor, TensorData};
-use rectify_protocol::{Fact, KeyChoice, RomeSpec, Step};
+use burn::tensor::Tensor;
+use rectify_protocol::{Fact, KeyChoice, Progress, RomeSpec};
 
 use super::{
-    Delta, WeightDelta,
-    moments::Moment,
-    value::{FactRows, Prepared, ValueSpec},
+    Delta, Input, Plan, WeightDelta, filled, moment_of,
+    value::{FactRows, Prepared, steps},
 };
 use crate::{
     Error, Result,
-    model::{Matrix, Model, WeightSite},
+    model::{Matrix, WeightSite},
     read::read,
-    tokenizer::Tokenizer,
 };
 
-/// Everything an edit is made from.
-pub struct Input<'a> {
-    /// The model as it is now.
-    pub model: &'a Model,
-    /// Its vocabulary.
-    pub tokenizer: &'a Tokenizer,
-    /// Context templates, the bare prompt first.
-    pub templates: &'a [String],
-    /// The second moment of the layer's keys on the unedited model, when the key is whitened.
-    pub moment: Option<&'a Moment>,
-}
-
-/// The rank-one change that makes `layer` answer `fact.target_new`, and what each evaluation of the loss found.
+/// The rank-one change that makes the spec's layer answer `fact.target_new`.
 ///
 /// # Errors
 ///
 /// When the fact or a setting cannot be used, or a number leaves the finite ones.
-pub async fn plan(
-    input: &Input<'_>,
-    fact: &Fact,
-    layer: usize,
-    spec: &RomeSpec,
-    watch: &mut dyn FnMut(Step),
-) -> Result<(WeightDelta, Vec<Step>)> {
+pub async fn plan(input: &Input<'_>, fact: &Fact, spec: &RomeSpec, watch: &mut dyn FnMut(Progress)) -> Result<Plan> {
+    let layer = filled(spec.layers.as_ref())[0];
     let rows = FactRows::new(input.tokenizer, input.model, fact, input.templates, spec.fact_token)?;
-    let prepared = Prepared::new(input.model, &rows, layer)?;
-    let value = ValueSpec {
-        steps: spec.v_num_grad_steps,
-        lr: spec.v_lr,
-        weight_decay: spec.v_weight_decay,
-        clamp: spec.clamp_norm_factor,
-        kl: spec.kl_factor,
-    };
-    let (shift, trace) = prepared.optimize(input.model, value, watch).await?;
+    let prepared = Prepared::new(input.model, &[rows], layer)?;
+    let (shift, trace) =
+        prepared.optimize(input.model, &prepared.values(), &spec.value, &mut steps(&spec.value, watch)).await?;
 
     let first = |rows: &Tensor<2>| rows.clone().narrow(0, 0, 1);
     let mean = |rows: &Tensor<2>| rows.clone().mean_dim(0);
@@ -62,15 +37,14 @@ pub async fn plan(
     // v* − k W: for the bare prompt's key t₀ is k W itself, so δ alone is missing.
     let missing = match spec.key {
         KeyChoice::Mixed | KeyChoice::Prompt => shift,
-        KeyChoice::Mean => prepared.value() + shift - mean(&prepared.outputs),
+        KeyChoice::Mean => prepared.values() + shift - mean(&prepared.outputs),
     };
-    let whitened = match input.moment {
-        None => key,
-        Some(moment) => {
-            let values = moment.whiten(&read(key.clone()).await?)?;
-            Tensor::from_data(TensorData::new(values, key.dims()), &key.device())
-        }
-    };
+    let (mut whitened, mut notes) = (key, Vec::new());
+    if spec.mom2_adjustment {
+        let moment = moment_of(input, layer)?;
+        whitened = moment.whiten(whitened).await?;
+        notes.extend(moment.note());
+    }
     let delta = rank_one(whitened, divisor, missing);
     let Delta::LowRank { left, right } = &delta else { unreachable!("made of two vectors") };
     let size = read((left.clone().abs().sum() + right.clone().abs().sum()).unsqueeze::<2>()).await?[0];
@@ -80,7 +54,8 @@ pub async fn plan(
             hint: "; the key of the bare prompt is almost orthogonal to the mean key, key = mean avoids that".into(),
         });
     }
-    Ok((WeightDelta { site: WeightSite { layer, matrix: Matrix::MlpDown }, delta }, trace))
+    let site = WeightSite { layer, matrix: Matrix::MlpDown };
+    Ok(Plan { notes, ..Plan::new(vec![WeightDelta { site, delta }], trace) })
 }
 
 /// The rank-one change that adds `missing` to what `W` answers for `divisor`, and moves other keys least.

@@ -12,6 +12,7 @@ use super::{
     embedding::{Embedding, rows_per_shard},
     gpt2::{Gpt2, Gpt2Config},
     llama::{Llama, LlamaConfig},
+    presets::presets,
 };
 use crate::{Error, Result, tokenizer::Tokenizer};
 
@@ -20,6 +21,7 @@ const CONFIG: &str = "config.json";
 /// Takes a checkpoint file by file and makes a model of it.
 pub struct Loader {
     config: Config,
+    ends: Vec<u32>,
     tokenizer: Tokenizer,
     tensors: Tensors,
     hashes: Vec<[u8; 32]>,
@@ -30,9 +32,18 @@ enum Config {
     Llama(LlamaConfig),
 }
 
+/// What every architecture's `config.json` has.
 #[derive(Deserialize)]
-struct ModelType {
+struct Common {
     model_type: String,
+    eos_token_id: Option<EndTokens>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EndTokens {
+    One(u32),
+    Several(Vec<u32>),
 }
 
 impl Loader {
@@ -42,7 +53,7 @@ impl Loader {
     ///
     /// When either is malformed, or the architecture is one we do not have.
     pub fn new(config: &[u8], tokenizer: &[u8], device: &Device) -> Result<Self> {
-        let ModelType { model_type } = parse(config)?;
+        let Common { model_type, eos_token_id } = parse(config)?;
         let config = match model_type.as_str() {
             "gpt2" => Config::Gpt2(parse(config)?),
             "llama" => Config::Llama(parse(config)?),
@@ -57,8 +68,14 @@ impl Loader {
             Config::Gpt2(config) => config.check()?,
             Config::Llama(config) => config.check()?,
         }
+        let ends = match eos_token_id {
+            None => Vec::new(),
+            Some(EndTokens::One(id)) => vec![id],
+            Some(EndTokens::Several(ids)) => ids,
+        };
         Ok(Self {
             config,
+            ends,
             tokenizer: Tokenizer::from_json(tokenizer)?,
             tensors: Tensors { device: device.clone(), by_name: HashMap::new() },
             hashes: Vec::new(),
@@ -114,7 +131,8 @@ impl Loader {
             [only] => hex(only),
             several => hex(&Sha256::digest(several.concat()).into()),
         };
-        Ok(LoadedModel { id: id.into(), rome_layer: model.rome_layer(), model, tokenizer: self.tokenizer, hash })
+        let (editors, tokenizer, ends) = (presets(&model), self.tokenizer, self.ends);
+        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, hash, editors })
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A pass runs over the *new* tokens of each row and looks back at keys and values of its *past*.
 //! That one arrangement is the whole forward pass (no past), decoding (a growing past) and an editor's
-//! optimisation (a constant past: everything before the token that is edited).
+//! optimisation (a constant past: everything before the token that is edited). The new tokens may also be *lanes*:
+//! versions of one and the same token, which share a past and do not see one another.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
 /// Keys and values of one layer, each `[batch, kv_head, pos, d_head]`.
 #[derive(Clone)]
@@ -43,6 +44,16 @@ impl Cache {
         Self { layers: vec![None; layers], holds: vec![Vec::new(); rows] }
     }
 
+    /// Only some of the rows.
+    pub fn only(&self, rows: &[usize]) -> Self {
+        let of = |tensor: &Tensor<4>| tensor.clone().select(0, super::generate::index_tensor(rows, tensor));
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| layer.as_ref().map(|seen| KeysValues { keys: of(&seen.keys), values: of(&seen.values) }));
+        Self { layers: layers.collect(), holds: rows.iter().map(|row| self.holds[*row].clone()).collect() }
+    }
+
     /// Tokens of each row that are in the cache.
     fn seen(&self) -> impl Iterator<Item = usize> {
         self.holds.iter().map(|row| row.iter().filter(|held| **held).count())
@@ -61,11 +72,19 @@ impl Cache {
 pub struct Frame {
     /// Position of each new token in its row: `[batch * pos]`.
     pub(super) positions: Tensor<1, Int>,
-    /// Added to attention scores: 0 where a token may look, far below zero where not. `[batch, 1, pos, past + pos]`.
-    pub(super) mask: Tensor<4>,
+    sight: Sight,
     /// New tokens of each row; the rest up to `width` is padding.
     lens: Vec<usize>,
     width: usize,
+}
+
+/// What new tokens see.
+#[derive(Clone)]
+enum Sight {
+    /// Added to attention scores: 0 where a token may look, far below zero where not. `[batch, 1, pos, past + pos]`.
+    Masked(Tensor<4>),
+    /// All of the past, and of the new tokens each only itself.
+    Alone,
 }
 
 impl Frame {
@@ -88,9 +107,32 @@ impl Frame {
         }
         Self {
             positions: Tensor::from_data(TensorData::new(positions, [rows * width]), device),
-            mask: Tensor::from_data(TensorData::new(mask, [rows, 1, width, past_width + width]), device),
+            sight: Sight::Masked(Tensor::from_data(
+                TensorData::new(mask, [rows, 1, width, past_width + width]),
+                device,
+            )),
             lens: lens.to_vec(),
             width,
+        }
+    }
+
+    /// The frame of `lanes` versions of the token that follows `past`, laid out as positions of its one row.
+    ///
+    /// Each has the same position and sees the past and itself. A cache that ran with it holds lanes, which nothing
+    /// can look back at: run with a copy of `past`.
+    ///
+    /// # Panics
+    ///
+    /// When the past has several rows or padding.
+    pub fn lanes(past: &Cache, lanes: usize, device: &Device) -> Self {
+        let [holds] = past.holds.as_slice() else { panic!("lanes share the past of one row") };
+        assert!(holds.iter().all(|held| *held), "lanes share a past without padding");
+        let positions = vec![i32::try_from(holds.len()).expect("contexts are short"); lanes];
+        Self {
+            positions: Tensor::from_data(TensorData::new(positions, [lanes]), device),
+            sight: Sight::Alone,
+            lens: vec![lanes],
+            width: lanes,
         }
     }
 
@@ -111,18 +153,53 @@ impl Frame {
 /// Shapes: `query [batch, head, pos, d_head]`, `past` and new together `[batch, kv_head, seen, d_head]`;
 /// returns `[batch * pos, head * d_head]`.
 pub(super) fn attend(query: Tensor<4>, seen: &KeysValues, frame: &Frame) -> Tensor<2> {
+    match &frame.sight {
+        Sight::Masked(mask) => attend_masked(query, seen, mask),
+        Sight::Alone => attend_alone(query, seen),
+    }
+}
+
+fn attend_masked(query: Tensor<4>, seen: &KeysValues, mask: &Tensor<4>) -> Tensor<2> {
     let [batch, heads, pos, d_head] = query.dims();
     let [_, groups, width, _] = seen.keys.dims();
     let grouped = query.reshape([batch, groups, heads / groups * pos, d_head]);
     let scores = grouped.matmul(seen.keys.clone().swap_dims(2, 3)) * (d_head as f64).powf(-0.5);
-    let scores = scores.reshape([batch, heads, pos, width]) + frame.mask.clone();
-    let weights = burn::tensor::activation::softmax(scores, 3);
+    let scores = scores.reshape([batch, heads, pos, width]) + mask.clone();
+    let weights = softmax(scores, 3);
     weights
         .reshape([batch, groups, heads / groups * pos, width])
         .matmul(seen.values.clone())
         .reshape([batch, heads, pos, d_head])
         .swap_dims(1, 2)
         .reshape([batch * pos, heads * d_head])
+}
+
+/// The same for lanes, of which each sees the past and itself: time and memory are linear in their number, where a mask
+/// would be quadratic.
+///
+/// Shapes: as for [`attend`], with one row and the lanes as positions.
+fn attend_alone(query: Tensor<4>, seen: &KeysValues) -> Tensor<2> {
+    let [_, heads, lanes, d_head] = query.dims();
+    let [_, groups, width, _] = seen.keys.dims();
+    let (past, each) = (width - lanes, heads / groups);
+    let query = query.reshape([groups, each, lanes, d_head]);
+    let own = |all: &Tensor<4>| all.clone().narrow(2, past, lanes).reshape([groups, 1, lanes, d_head]);
+    let earlier = |all: &Tensor<4>| all.clone().narrow(2, 0, past).reshape([groups, past, d_head]);
+    let flat = |of: Tensor<4>, width: usize| of.reshape([groups, each * lanes, width]);
+
+    let mut scores = Vec::with_capacity(2);
+    if past > 0 {
+        let before = flat(query.clone(), d_head).matmul(earlier(&seen.keys).swap_dims(1, 2));
+        scores.push(before.reshape([groups, each, lanes, past]));
+    }
+    scores.push((query * own(&seen.keys)).sum_dim(3)); // [groups, each, lanes, 1]
+    let weights = softmax(Tensor::cat(scores, 3) * (d_head as f64).powf(-0.5), 3); // [groups, each, lanes, past + 1]
+    let mut mixed = weights.clone().narrow(3, past, 1) * own(&seen.values); // [groups, each, lanes, d_head]
+    if past > 0 {
+        let before = flat(weights.narrow(3, 0, past), past).matmul(earlier(&seen.values));
+        mixed = mixed + before.reshape([groups, each, lanes, d_head]);
+    }
+    mixed.reshape([heads, lanes, d_head]).swap_dims(0, 1).reshape([lanes, heads * d_head])
 }
 
 /// `[batch * pos, head * d_head]` as `[batch, head, pos, d_head]`.

@@ -28,7 +28,7 @@ pub struct TokenScore {
 }
 
 /// The last state of each row's last token: `[rows, d_model]`.
-fn last_states(hidden: Tensor<3>, frame: &Frame, rows: &[&[u32]]) -> Tensor<2> {
+pub(crate) fn last_states(hidden: Tensor<3>, frame: &Frame, rows: &[&[u32]]) -> Tensor<2> {
     let at: Vec<usize> = rows.iter().enumerate().map(|(i, row)| frame.flat(i, row.len() - 1)).collect();
     states_at(hidden, &at)
 }

@@ -163,8 +163,9 @@ impl Gpt2 {
                 block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), self.config.n_head);
             past.layers[layer] = Some(seen);
             let middle = hidden + attended;
-            let key = gelu_tanh(block.up.forward(block.mlp_norm.forward(middle.clone())));
-            let key = tap.tap(Site { layer, at: At::MlpKey }, key);
+            let read = tap.tap(Site { layer, at: At::MlpIn }, block.mlp_norm.forward(middle.clone()));
+            let pre = tap.tap(Site { layer, at: At::MlpPre }, block.up.forward(read));
+            let key = tap.tap(Site { layer, at: At::MlpKey }, gelu_tanh(pre));
             let out = tap.tap(Site { layer, at: At::MlpOut }, block.down.forward(key));
             hidden = tap.tap(Site { layer, at: At::ResidPost }, middle + out);
         }
@@ -183,14 +184,18 @@ impl Gpt2 {
 
     pub(super) fn weight(&self, site: WeightSite) -> Tensor<2> {
         match site.matrix {
+            Matrix::MlpUp => self.blocks[site.layer].up.weight.clone(),
             Matrix::MlpDown => self.blocks[site.layer].down.weight.clone(),
+            Matrix::MlpGate => no_gate(),
         }
     }
 
     pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
         let mut edited = self.clone();
         match site.matrix {
+            Matrix::MlpUp => edited.blocks[site.layer].up.weight = weight,
             Matrix::MlpDown => edited.blocks[site.layer].down.weight = weight,
+            Matrix::MlpGate => no_gate(),
         }
         edited
     }
@@ -198,9 +203,21 @@ impl Gpt2 {
     pub(super) fn name(&self, site: WeightSite) -> String {
         let (prefix, layer) = (self.prefix, site.layer);
         match site.matrix {
+            Matrix::MlpUp => format!("{prefix}h.{layer}.mlp.c_fc.weight"),
             Matrix::MlpDown => format!("{prefix}h.{layer}.mlp.c_proj.weight"),
+            Matrix::MlpGate => no_gate(),
         }
     }
+
+    /// The token embedding, which is also the head.
+    pub(super) fn embedding(&self) -> &Embedding {
+        &self.tokens
+    }
+}
+
+/// `Model::mlp_matrices` lists no gate for a GPT-2.
+fn no_gate() -> ! {
+    panic!("a GPT-2 has no gate")
 }
 
 impl Block {
@@ -237,9 +254,10 @@ impl Linear {
     }
 }
 
-/// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, with the cube as products: a power costs several times as much.
+/// `x/2 (1 + tanh y)`, `y = √(2/π) (x + 0.044715 x³)`, as the same `x σ(2y)`: a logistic function costs a fraction of a
+/// hyperbolic tangent on a processor. The cube is products, because a power costs several times as much.
 fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
-    let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
-    let inner = x.clone() * ((x.clone() * x.clone()) * (0.044_715 * sqrt_2_over_pi) + sqrt_2_over_pi);
-    x * ((inner.tanh() + 1.0) * 0.5)
+    let sqrt_8_over_pi = (8.0 / std::f64::consts::PI).sqrt();
+    let inner = x.clone() * ((x.clone() * x.clone()) * (0.044_715 * sqrt_8_over_pi) + sqrt_8_over_pi);
+    x * burn::tensor::activation::sigmoid(inner)
 }

@@ -191,11 +191,14 @@ impl Llama {
                 block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), &self.config, &rotation);
             past.layers[layer] = Some(seen);
             let middle = hidden + attended;
-            let normed = block.mlp_norm.forward(middle.clone());
-            let key = silu(normed.clone().matmul(block.gate.clone())) * normed.matmul(block.up.clone());
-            let key = tap.tap(Site { layer, at: At::MlpKey }, three(key)).flatten(0, 1);
-            let out = tap.tap(Site { layer, at: At::MlpOut }, three(Tensor::<2>::matmul(key, block.down.clone())));
-            hidden = tap.tap(Site { layer, at: At::ResidPost }, three(middle) + out).flatten(0, 1);
+            let mut tap =
+                |at, value: Tensor<2>| -> Tensor<2> { tap.tap(Site { layer, at }, three(value)).flatten(0, 1) };
+            let read = tap(At::MlpIn, block.mlp_norm.forward(middle.clone()));
+            let gate = tap(At::MlpPre, read.clone().matmul(block.gate.clone()));
+            let up = tap(At::MlpUp, read.matmul(block.up.clone()));
+            let key = tap(At::MlpKey, silu(gate) * up);
+            let out = tap(At::MlpOut, key.matmul(block.down.clone()));
+            hidden = tap(At::ResidPost, middle + out);
         }
         three(hidden)
     }
@@ -205,23 +208,37 @@ impl Llama {
     }
 
     pub(super) fn weight(&self, site: WeightSite) -> Tensor<2> {
+        let block = &self.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpDown => self.blocks[site.layer].down.clone(),
+            Matrix::MlpGate => block.gate.clone(),
+            Matrix::MlpUp => block.up.clone(),
+            Matrix::MlpDown => block.down.clone(),
         }
     }
 
     pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
         let mut edited = self.clone();
+        let block = &mut edited.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpDown => edited.blocks[site.layer].down = weight,
+            Matrix::MlpGate => block.gate = weight,
+            Matrix::MlpUp => block.up = weight,
+            Matrix::MlpDown => block.down = weight,
         }
         edited
     }
 
     pub(super) fn name(&self, site: WeightSite) -> String {
-        match site.matrix {
-            Matrix::MlpDown => format!("model.layers.{}.mlp.down_proj.weight", site.layer),
-        }
+        let matrix = match site.matrix {
+            Matrix::MlpGate => "gate",
+            Matrix::MlpUp => "up",
+            Matrix::MlpDown => "down",
+        };
+        format!("model.layers.{}.mlp.{matrix}_proj.weight", site.layer)
+    }
+
+    /// The token embedding.
+    pub(super) fn embedding(&self) -> &Embedding {
+        &self.tokens
     }
 }
 

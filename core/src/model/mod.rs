@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
-use rectify_protocol::ArchitectureKind;
+use rectify_protocol::{ArchitectureKind, EditorSpec};
 
 use crate::{Error, Result, edit::WeightDelta, tokenizer::Tokenizer};
 
@@ -16,11 +16,13 @@ mod frame;
 pub mod generate;
 mod gpt2;
 mod llama;
+mod presets;
 mod tap;
 
 pub use checkpoint::Loader;
 pub(crate) use checkpoint::{floats, hex, metadata, open};
 pub use frame::{Cache, Frame};
+pub use presets::presets;
 pub use tap::{At, Capture, NoTap, Site, Tap};
 
 /// A language model: weights on a device.
@@ -41,10 +43,12 @@ pub struct LoadedModel {
     pub model: Model,
     /// Its vocabulary.
     pub tokenizer: Tokenizer,
+    /// The tokens that end a text.
+    pub ends: Vec<u32>,
     /// SHA-256 of the weights' file, or of its shards' hashes in order; hexadecimal.
     pub hash: String,
-    /// The layer that ROME edits when none is named; [`Model::rome_layer`] unless an edge knows better.
-    pub rome_layer: usize,
+    /// Each method's settings for it, layers filled in; [`presets`] unless an edge knows better.
+    pub editors: Vec<EditorSpec>,
 }
 
 /// A model's sizes.
@@ -74,6 +78,10 @@ pub struct WeightSite {
 /// Which matrix of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Matrix {
+    /// `[d_model, d_mlp]`: LLaMA's gate; GPT-2 has none.
+    MlpGate,
+    /// `[d_model, d_mlp]`: into the MLP.
+    MlpUp,
     /// `[d_mlp, d_model]`: from key to value, the memory that ROME writes to.
     MlpDown,
 }
@@ -101,14 +109,31 @@ impl Model {
         }
     }
 
-    /// The layer that ROME edits when nobody has searched for a better one: a third up a GPT-2 (17 of 48 is published
-    /// for XL, 12 of 36 for large, 8 of 24 for medium), a sixth up a LLaMA (5 of 32 is published for 7B).
-    pub fn rome_layer(&self) -> usize {
-        match (self, self.shape().layers) {
-            (Self::Gpt2(_), 48) => 17,
-            (Self::Gpt2(_), layers) => layers / 3,
-            (Self::Llama(_), layers) => layers / 6,
+    /// The matrices of a block's MLP, in the order in which MEND's authors list them.
+    pub fn mlp_matrices(&self) -> &'static [Matrix] {
+        match self {
+            Self::Gpt2(_) => &[Matrix::MlpDown, Matrix::MlpUp],
+            Self::Llama(_) => &[Matrix::MlpGate, Matrix::MlpUp, Matrix::MlpDown],
         }
+    }
+
+    /// Where the values pass that the matrix at `site` reads, and where those that it makes.
+    pub fn ends(&self, site: WeightSite) -> (Site, Site) {
+        let (from, to) = match (self, site.matrix) {
+            (_, Matrix::MlpDown) => (At::MlpKey, At::MlpOut),
+            (Self::Gpt2(_), _) | (Self::Llama(_), Matrix::MlpGate) => (At::MlpIn, At::MlpPre),
+            (Self::Llama(_), Matrix::MlpUp) => (At::MlpIn, At::MlpUp),
+        };
+        (Site { layer: site.layer, at: from }, Site { layer: site.layer, at: to })
+    }
+
+    /// Rows of the token embedding: `[tokens, d_model]`.
+    pub fn embeddings(&self, tokens: &[u32]) -> Tensor<2> {
+        let embedding = match self {
+            Self::Gpt2(model) => model.embedding(),
+            Self::Llama(model) => model.embedding(),
+        };
+        embedding.rows(tokens, &embedding.device())
     }
 
     /// Token (and position) embeddings of a padded batch: `frame`'s `[batch, pos]` tokens to `[batch, pos, d_model]`.
@@ -222,9 +247,9 @@ impl Model {
         Err(Error::bad_input(format!("{what} has {tokens} tokens; the model's context holds {context}")))
     }
 
-    /// The device the weights are on.
+    /// The device the weights are on; without tracking, also where a tracked change was applied.
     pub fn device(&self) -> Device {
-        self.weight(WeightSite { layer: 0, matrix: Matrix::MlpDown }).device()
+        self.weight(WeightSite { layer: 0, matrix: Matrix::MlpDown }).device().without_autodiff()
     }
 }
 

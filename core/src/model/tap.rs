@@ -12,6 +12,12 @@ pub struct Site {
 /// Where in a block, with the shape of the value there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
+    /// `[batch, pos, d_model]`: what the MLP reads, after its norm.
+    MlpIn,
+    /// `[batch, pos, d_mlp]`: before the nonlinearity. GPT-2's up projection, LLaMA's gate.
+    MlpPre,
+    /// `[batch, pos, d_mlp]`: what LLaMA's gate is multiplied with; GPT-2 has no such place.
+    MlpUp,
     /// `[batch, pos, d_mlp]`: what the down projection reads; the key of the associative memory.
     MlpKey,
     /// `[batch, pos, d_model]`: what the down projection adds to the residual stream.
