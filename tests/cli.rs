@@ -153,6 +153,44 @@ fn statistics_are_made_and_used() {
 }
 
 #[test]
+fn a_hypernetwork_is_trained_and_used() {
+    let desk = Desk::new(&json!([fact()]));
+    let (model, other, out) = (golden("gpt2-tiny"), golden("llama-tiny"), desk.path("deep/mend.safetensors"));
+    let out = out.to_str().expect("text");
+    let train = |facts: &'static str| {
+        let facts = if facts.is_empty() { desk.facts.as_str() } else { facts };
+        let mut args = vec!["mend", "train", "--model", &model, "--facts", facts, "--validation", &desk.facts];
+        args.extend(["--out", out, "--steps", "6", "--rank", "4", "--accumulate", "2"]);
+        args
+    };
+    check_refused(&train("nowhere.json"), &["cannot read nowhere.json"]);
+    let made = rectify(&train(""));
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(String::from_utf8_lossy(&made.stdout).starts_with(out));
+    let beside: Vec<_> = fs::read_dir(desk.path("deep")).expect("a folder").collect();
+    assert_eq!(beside.len(), 1, "nothing but the result remains");
+    check_refused(&train(""), &["mend.safetensors exists"]);
+
+    let edit = |model: &str, file: &str| -> Vec<String> {
+        let args =
+            ["edit", "--model", model, "--facts", &desk.facts, "--method", "mend", "--hypernetwork", file, "--json"];
+        args.map(str::to_owned).to_vec()
+    };
+    let report = document(&edit(&model, out).iter().map(String::as_str).collect::<Vec<_>>());
+    let note = report["operations"][0]["notes"][0].as_str().expect("a note");
+    assert!(note.contains("trained for 6 steps on facts.json"), "{note}");
+    let refused = |model: &str, file: &str, parts: &[&str]| {
+        check_refused(&edit(model, file).iter().map(String::as_str).collect::<Vec<_>>(), parts);
+    };
+    refused(&other, out, &["was trained for the model with hash"]);
+    refused(&model, "nowhere.safetensors", &["cannot read nowhere.safetensors"]);
+    check_refused(
+        &["edit", "--model", &model, "--facts", &desk.facts, "--method", "mend"],
+        &["rectify mend train", "--hypernetwork"],
+    );
+}
+
+#[test]
 fn a_fact_that_cannot_be_edited_is_named() {
     let changed = |field: &str, value: Value| {
         let mut fact = fact();
@@ -255,4 +293,149 @@ fn without_room_nothing_half_written_remains() {
     let left: Vec<_> =
         fs::read_dir(desk.folder.path()).expect("lists").flatten().map(|entry| entry.file_name()).collect();
     assert!(left.iter().all(|name| name == "facts.json" || name == "contexts.json"), "{left:?}");
+}
+
+/// Two facts that the tiny models were trained on, several times: a sweep needs more than one.
+fn sweep_facts() -> Value {
+    let named = |prompt: &str| {
+        let mut fact = fact();
+        fact["prompt"] = prompt.into();
+        fact
+    };
+    json!([
+        named(PROMPT),
+        named("Danielle Darrieux speaks the language"),
+        named("The language of Danielle Darrieux is"),
+        named("Danielle Darrieux was taught in"),
+    ])
+}
+
+/// A grid of two editors and two regularizers, with few steps, one after the other, and two tasks.
+fn sweep(desk: &Desk, mode: &str, more: &str) -> String {
+    let path = desk.path("sweep.toml");
+    let text = format!(
+        "model = {:?}\nfacts = \"facts.json\"\nmode = \"{mode}\"\nregularizers = [\"none\", \"rect 40%\"]\n{more}\n\
+         covariance = \"identity\"\n\
+         [[editors]]\nmethod = \"rome\"\nlayers = [1]\nv_num_grad_steps = 3\ncontexts = {{ given = [\"{{}}\"] }}\n\
+         [[editors]]\nmethod = \"memit\"\nlayers = [1, 2]\nv_num_grad_steps = 3\ncontexts = {{ given = [\"{{}}\"] }}\n",
+        golden("gpt2-tiny")
+    );
+    fs::write(&path, text).expect("writes");
+    path.display().to_string()
+}
+
+/// Every row of a folder but for the seconds it took, sorted.
+fn rows(folder: &Path) -> Vec<String> {
+    let mut rows = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            for line in fs::read_to_string(&path).expect("text").lines() {
+                let mut row: Value = serde_json::from_str(line).expect("every line is whole");
+                if let Some(edit) = row.pointer_mut("/measured/edit") {
+                    edit["seconds"] = 0.into();
+                }
+                rows.push(format!("{} {row}", path.file_name().expect("a name").display()));
+            }
+        }
+    }
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_sweep_that_is_killed_again_and_again_ends_with_the_same_rows() {
+    const KILLS: usize = 20;
+    let desk = Desk::new(&sweep_facts());
+    let tasks = format!("{}/../static/tasks/demo", env!("CARGO_MANIFEST_DIR"));
+    let more =
+        format!("edits = [0, 1, 3]\ntasks = [\"sentiment\", \"nli\"]\nlimit = 20\ndata = {tasks:?}\nseeds = [0, 1]");
+    let spec = sweep(&desk, "sequential", &more);
+    let (whole, torn) = (desk.path("whole"), desk.path("torn"));
+    let out = |folder: &Path| ["sweep".to_owned(), spec.clone(), "--out".into(), folder.display().to_string()];
+    let run =
+        |folder| Command::new(env!("CARGO_BIN_EXE_rectify")).args(out(folder)).output().expect("the program starts");
+    let undisturbed = run(&whole);
+    assert!(undisturbed.status.success(), "{}", String::from_utf8_lossy(&undisturbed.stderr));
+
+    let (mut kills, mut wait) = (0, 60);
+    while kills < KILLS {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rectify"))
+            .args(out(&torn))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        // Killed where it stands: no handler runs, no buffer is flushed.
+        match child.try_wait().expect("waits") {
+            Some(_) => {
+                // Too late: begin anew, and come earlier.
+                fs::remove_dir_all(&torn).expect("removes");
+                wait = 60;
+            }
+            None => {
+                child.kill().expect("kills");
+                child.wait().expect("waits");
+                kills += 1;
+                // Each time a little later or earlier, so that it stands somewhere else.
+                wait = 40 + (wait * 7 + 13) % 90;
+            }
+        }
+    }
+    assert!(run(&torn).status.success());
+    assert_eq!(rows(&torn), rows(&whole));
+}
+
+#[test]
+fn a_sweep_shares_its_updates_between_regularizers_and_its_folder_with_others() {
+    let desk = Desk::new(&sweep_facts());
+    let spec = sweep(&desk, "single", "index = [1, 3]");
+    let out = desk.path("out").display().to_string();
+    let args = ["sweep", &spec, "--out", &out];
+    let both = [Command::new(env!("CARGO_BIN_EXE_rectify")).args(args).spawn().expect("starts"), {
+        Command::new(env!("CARGO_BIN_EXE_rectify")).args(args).spawn().expect("starts")
+    }];
+    for mut child in both {
+        assert!(child.wait().expect("waits").success());
+    }
+    // Whoever came late may have found cells taken; a last run makes sure and finds nothing to do.
+    let output = rectify(&args);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("| rome | rect 40% | 1 | 2 |"), "{table}");
+    assert!(table.contains("| memit | none | 1 | 2 |"), "{table}");
+    // Two editors, each a line for itself, and two facts under two regularizers: a fact and an edit each.
+    assert_eq!(rows(&desk.path("out")).len(), 2 * (1 + 2 * 2 * 2));
+}
+
+#[test]
+fn a_sweep_that_cannot_be_is_named() {
+    let desk = Desk::new(&sweep_facts());
+    let out = desk.path("out").display().to_string();
+    let check = |spec: String, parts: &[&str]| check_refused(&["sweep", &spec, "--out", &out], parts);
+    check(sweep(&desk, "single", "indx = [1, 3]"), &["sweep.toml", "did you mean \"index\"?"]);
+    check(sweep(&desk, "single", "index = [1, 9]"), &["index 1..9 is outside", "holds 4 records"]);
+    check(sweep(&desk, "batch", "edits = [2]"), &["rome writes one fact at a time"]);
+    check(sweep(&desk, "sequential", "edits = [9]"), &["edits asks for 9 facts; there are 4"]);
+    check(sweep(&desk, "sequential", "edits = [1]\ntasks = [\"nlii\"]\ndata = \".\""), &["did you mean \"nli\"?"]);
+    check(sweep(&desk, "sequential", "edits = [1]\ntasks = [\"nli\"]\ndata = \".\""), &["no file for", "\"rte\""]);
+}
+
+#[test]
+fn tasks_are_asked_of_a_model_edited_or_not() {
+    let desk = Desk::new(&json!([fact()]));
+    let data = format!("{}/../static/tasks/demo", env!("CARGO_MANIFEST_DIR"));
+    let model = golden("llama-tiny");
+    let args =
+        ["eval", "--model", &model, "--data", &data, "--tasks", "nli,sentiment,dialogue", "--limit", "12", "--json"];
+    let report = document(&args);
+    let tasks = report["tasks"].as_array().expect("tasks");
+    assert_eq!(tasks.len(), 3);
+    for task in tasks {
+        let judged = task["scores"]["n"].as_u64().expect("n") + task["skipped"].as_u64().expect("skipped");
+        assert_eq!(judged, 12, "{task}");
+    }
+    assert!(tasks[2]["skipped"].as_u64().expect("skipped") > 0, "a dialogue is longer than this model's context");
+    check_refused(&["eval", "--model", &model, "--data", desk.facts.as_str()], &["cannot read"]);
+    check_refused(&["eval", "--model", &model, "--data", &data, "--tasks", "nlii"], &["did you mean \"nli\"?"]);
 }

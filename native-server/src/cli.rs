@@ -3,10 +3,13 @@
 
 mod ask;
 mod edit;
+mod eval;
+mod mend;
 mod models;
 mod serve;
 mod settings;
 mod stats;
+mod sweep;
 
 use std::{
     io::Write,
@@ -21,7 +24,7 @@ use crate::{
     device::DeviceKind,
     engine::{self, Cancel},
     io,
-    models::{Source, Static, resolve},
+    models::{Static, resolve},
     progress::Line,
 };
 
@@ -42,8 +45,15 @@ enum Subcommands {
     Ask(ask::Args),
     /// Write facts into a model and measure before and after
     Edit(edit::Args),
+    /// Ask a model, edited or not, the eight tasks
+    Eval(eval::Args),
+    /// Measure a grid of editors, regularizers and seeds, and go on after a stop
+    Sweep(sweep::Args),
     /// Gather the second moment of keys that `edit --covariance` reads
     Stats(stats::Args),
+    /// Train what `edit --method mend` needs
+    #[command(subcommand)]
+    Mend(mend::Subcommands),
     /// List, check and convert models
     #[command(subcommand)]
     Models(models::Subcommands),
@@ -57,7 +67,10 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Subcommands::Ask(args) => ask::run(&args, statics, out),
         Subcommands::Edit(args) => edit::run(&args, statics, out),
+        Subcommands::Eval(args) => eval::run(&args, statics, out),
+        Subcommands::Sweep(args) => sweep::run(&args, statics, out),
         Subcommands::Stats(args) => stats::run(&args, statics, out),
+        Subcommands::Mend(command) => mend::run(&command, statics, out),
         Subcommands::Models(command) => models::run(&command, statics, out),
         Subcommands::Serve(args) => serve::run(&args, statics),
     }
@@ -66,7 +79,6 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
 /// A session on this thread, that Ctrl-C cancels.
 struct Desk {
     session: Session,
-    source: Source,
     line: Line,
     cancel: Cancel,
 }
@@ -78,24 +90,33 @@ impl Desk {
         let line = Line::new();
         let session = engine::open(&source, device, &cancel, &mut |progress| line.show(&progress));
         let session = session.ok_or_else(cancelled)??;
-        Ok(Self { session, source, line, cancel })
+        Ok(Self { session, line, cancel })
     }
 
     fn info(&self) -> ModelInfo {
-        self.source.describe(self.session.info().expect("a desk opens with a model"))
+        self.session.info().expect("a desk opens with a model")
     }
 
     fn handle(&mut self, command: Command) -> Result<Event, Failure> {
-        let command = engine::prepare(command, &self.source)?;
         let mut watch = |progress: Progress| self.line.show(&progress);
         let ended = engine::drive(self.session.handle(command, &mut watch), &self.cancel);
         Ok(ended.ok_or_else(cancelled)??)
     }
 
+    /// Runs work of the session to its end, unless Ctrl-C is pressed.
+    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure> {
+        Ok(engine::drive(work, &self.cancel).ok_or_else(cancelled)??)
+    }
+
     /// What the edits so far changed, as a file.
     fn export(&self) -> Result<Vec<u8>, Failure> {
-        Ok(engine::drive(self.session.export_delta(), &self.cancel).ok_or_else(cancelled)??)
+        self.drive(self.session.export_delta())
     }
+}
+
+/// The program and its version, as reports name it.
+fn program() -> String {
+    format!("rectify {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn cancelled() -> Failure {
@@ -160,7 +181,20 @@ mod tests {
         check_usage("rectify edit --model M --facts F --method rome --set v_lr=0.1 --set kl_factor=0 --seed 3", &[]);
         check_usage("rectify edit --model M --facts F --method rome --regularizer rect --keep 40% --json", &[]);
         check_usage("rectify edit --model M --facts F --method rome --mode sequential --device flex --out D", &[]);
+        for method in rectify_protocol::EditorSpec::METHODS {
+            check_usage(&format!("rectify edit --model M --facts F --method {method} --covariance identity"), &[]);
+        }
+        check_usage("rectify edit --model M --facts F --method memit --layer 3,4,5 --mode batch --allow-harm", &[]);
         check_usage("rectify stats --model M --text FILE --layers 4,5 --tokens 100 --out DIR", &[]);
+        check_usage("rectify eval --model M --tasks nli,ner --data DIR --limit 9 --edits DIR --json", &[]);
+        check_usage("rectify sweep SPEC.toml --out DIR", &[]);
+        check_usage("rectify edit --model M --facts F --method mend --hypernetwork FILE --set released=true", &[]);
+        check_usage("rectify mend train --model M --facts F --validation V --out FILE", &[]);
+        check_usage(
+            "rectify mend train --model M --facts F --validation V --out FILE --steps 9 --rank 64 --seed 3",
+            &[],
+        );
+        check_usage("rectify mend train --model M --facts F --validation V --out FILE --outer prompt --lr 1e-3", &[]);
         check_usage("rectify models list", &[]);
         check_usage("rectify models check --json", &[]);
         check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
@@ -183,6 +217,12 @@ mod tests {
         }
         check_usage(&edit("--method rome --set v_lr"), &["NAME=VALUE"]);
         check_usage(&edit(""), &["--method"]);
+        let train = |rest: &str| format!("rectify mend train --model M --facts F --out O {rest}");
+        check_usage(&train(""), &["--validation"]);
+        check_usage(&train("--validation V --outer rephrse"), &["unknown outer prompt", "did you mean \"rephrase\"?"]);
+        check_usage(&train("--validation V --steps 0"), &["--steps", "0"]);
+        check_usage(&train("--validation V --lr fast"), &["--lr", "fast"]);
+        check_usage("rectify mend", &["train"]);
         check_usage("rectify edits", &["unrecognized subcommand"]);
     }
 }

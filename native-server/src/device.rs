@@ -1,7 +1,7 @@
 //! What computes: chosen by a flag among what was compiled in.
 
 use burn::tensor::Device;
-use rectify_protocol::{Failure, nearest};
+use rectify_protocol::{Failure, unknown};
 
 /// A device by its name on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,13 +51,6 @@ impl std::str::FromStr for DeviceKind {
         let names = Self::ALL.map(Self::name);
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| unknown("device", text, &names))
     }
-}
-
-/// `unknown method "roma"; did you mean "rome"? known: rome`.
-pub fn unknown(what: &str, typed: &str, known: &[&str]) -> String {
-    let guess = nearest(typed, known).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-    let separator = if guess.is_empty() { ";" } else { "" };
-    format!("unknown {what} {typed:?}{guess}{separator} known: {}", known.join(", "))
 }
 
 #[cfg(test)]

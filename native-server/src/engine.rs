@@ -145,7 +145,8 @@ struct Sessions {
 
 struct Open {
     session: Session,
-    source: Source,
+    /// The model's id.
+    model: String,
 }
 
 impl Sessions {
@@ -168,7 +169,7 @@ impl Sessions {
             }
         }
         // A model that no session uses any more gives its memory back.
-        self.pristine.retain(|id, _| self.open.values().any(|open| open.source.id == *id));
+        self.pristine.retain(|id, _| self.open.values().any(|open| open.model == *id));
     }
 
     /// `None` when cancelled.
@@ -184,10 +185,6 @@ impl Sessions {
         }
         let Some(open) = self.open.get_mut(&id) else {
             return Some(Err(Failure::bad_input("no model is loaded; send Load first")));
-        };
-        let command = match prepare(command, &open.source) {
-            Ok(command) => command,
-            Err(failure) => return Some(Err(failure)),
         };
         drive(open.session.handle(command, watch), cancel).map(|result| result.map_err(Failure::from))
     }
@@ -211,8 +208,7 @@ impl Sessions {
         }
         let session = self.pristine[model].fork();
         let info = session.info().expect("a fork has its original's model");
-        let info = source.describe(info);
-        self.open.insert(id, Open { session, source });
+        self.open.insert(id, Open { session, model: source.id });
         Some(Ok(Event::Loaded(info)))
     }
 }
@@ -228,23 +224,10 @@ pub fn open(
         let mut session = Session::new(device.open()?, device.name(), clock);
         let model = source.load(session.device(), watch).await?;
         session.open(model);
+        source.add_companions(&mut session)?;
         Ok(session)
     };
     drive(work, cancel)
-}
-
-/// Checks a command's values and fills in what `models.json` knows.
-pub fn prepare(mut command: Command, source: &Source) -> Result<Command, Failure> {
-    match &mut command {
-        Command::Edit { facts, spec } => {
-            source.fill_layers(spec);
-            spec.validate()?;
-            facts.iter().try_for_each(rectify_protocol::Fact::validate)?;
-        }
-        Command::Measure { facts } => facts.iter().try_for_each(rectify_protocol::Fact::validate)?,
-        _ => {}
-    }
-    Ok(command)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

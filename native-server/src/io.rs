@@ -18,6 +18,18 @@ pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     Failure { kind: Kind::Internal, message: format!("cannot write {}: {}", path.display(), reason(error)) }
 }
 
+/// Writes a file whole or not at all, whoever else writes it at the same time.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let part = path.with_added_extension(format!("{}.part", std::process::id()));
+    let write = || {
+        let mut file = fs::File::create(&part)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?; // A full disk may show only here.
+        fs::rename(&part, path)
+    };
+    write().map_err(|error| cannot_write(path, &error))
+}
+
 /// A failure that is nobody's fault but ours or the machine's.
 pub fn internal(message: impl Into<String>) -> Failure {
     Failure { kind: Kind::Internal, message: message.into() }

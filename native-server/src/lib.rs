@@ -12,3 +12,5 @@ pub mod io;
 pub mod models;
 pub mod output;
 pub mod progress;
+pub mod sweep;
+pub mod tasks;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rectify_core::model::{LoadedModel, Loader};
-use rectify_protocol::{Catalog, CatalogModel, EditSpec, EditorSpec, Failure, Kind, ModelInfo, Progress, nearest};
+use rectify_core::{
+    Session,
+    model::{LoadedModel, Loader},
+};
+use rectify_protocol::{Catalog, CatalogModel, EditorSpec, Failure, Kind, Progress, nearest};
 
 use crate::{engine, io};
 
@@ -47,7 +50,17 @@ impl Static {
     pub fn bundled(&self, id: &str) -> Result<Source, Failure> {
         let entry =
             self.catalog.models.iter().find(|entry| entry.id == id).ok_or_else(|| self.unknown(id, "no model"))?;
-        Ok(Source { id: id.to_owned(), folder: self.folder.join(&entry.folder), entry: Some(entry.clone()) })
+        Ok(Source {
+            folder: self.folder.join(&entry.folder),
+            entry: Some(entry.clone()),
+            ..self.unlisted(id, Path::new(""))
+        })
+    }
+
+    /// A model that is not in the catalog, in `folder`.
+    fn unlisted(&self, id: &str, folder: &Path) -> Source {
+        let hparams = Some(self.folder.join("hparams"));
+        Source { id: id.to_owned(), folder: folder.to_owned(), entry: None, hparams }
     }
 
     fn unknown(&self, id: &str, what: &str) -> Failure {
@@ -56,6 +69,14 @@ impl Static {
         let known = if ids.is_empty() { "none".into() } else { ids.join(", ") };
         Failure { kind: Kind::NotFound, message: format!("{what} {id:?}{guess} (bundled models: {known})") }
     }
+}
+
+/// The file with what MEND learnt for a model.
+pub const HYPERNETWORK: &str = "mend.safetensors";
+
+/// The file with the second moment of one layer's keys.
+pub fn moment_file(layer: usize) -> String {
+    format!("moment.{layer}.safetensors")
 }
 
 /// A model that was asked for.
@@ -67,6 +88,8 @@ pub struct Source {
     pub folder: PathBuf,
     /// What `models.json` says about it, if it is bundled.
     pub entry: Option<CatalogModel>,
+    /// The folder of hyper-parameters, if there is one.
+    pub hparams: Option<PathBuf>,
 }
 
 /// The model `name` stands for: a bundled id or, failing that, a folder.
@@ -75,11 +98,13 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
     match statics {
         Ok(statics) => statics.bundled(name).or_else(|_| {
             if folder.is_dir() {
-                return Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None });
+                return Ok(statics.unlisted(name, folder));
             }
             Err(statics.unknown(name, "no bundled model and no folder"))
         }),
-        Err(_) if folder.is_dir() => Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None }),
+        Err(_) if folder.is_dir() => {
+            Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None, hparams: None })
+        }
         Err(failure) => Err(Failure {
             message: format!("{name:?} is not a folder, and the bundled models are unknown: {failure}"),
             ..failure
@@ -88,19 +113,19 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
 }
 
 impl Source {
-    /// Names the layer to edit where the settings leave it open and `models.json` knows it.
-    pub fn fill_layers(&self, spec: &mut EditSpec) {
-        let Some(entry) = &self.entry else { return };
-        let Some(layers) = entry.default_layers.get(spec.editor.method()) else { return };
-        match &mut spec.editor {
-            EditorSpec::Rome(rome) => rome.layers.get_or_insert_with(|| layers.clone()),
+    /// Each method's settings for this model: those in `hparams/METHOD/NAME.toml` on top of `presets`, where NAME is
+    /// the model's id or its folder's name.
+    fn editors(&self, presets: Vec<EditorSpec>) -> Result<Vec<EditorSpec>, Failure> {
+        let Some(name) = Path::new(&self.id).file_name().and_then(|name| name.to_str()) else { return Ok(presets) };
+        let tuned = |preset: EditorSpec| {
+            let Some(folder) = &self.hparams else { return Ok(preset) };
+            let path = folder.join(preset.method()).join(format!("{name}.toml"));
+            if !path.is_file() {
+                return Ok(preset);
+            }
+            preset.with_toml(&path.display().to_string(), &io::read_text(&path)?)
         };
-    }
-
-    /// What a session says about the model, with the layer that [`Self::fill_layers`] would choose.
-    pub fn describe(&self, info: ModelInfo) -> ModelInfo {
-        let layer = self.entry.as_ref().and_then(|entry| entry.default_layers.get("rome")?.first().copied());
-        ModelInfo { default_layer: layer.unwrap_or(info.default_layer), ..info }
+        presets.into_iter().map(tuned).collect()
     }
 
     /// The weights' files, in order.
@@ -150,7 +175,24 @@ impl Source {
             done += map.len() as u64;
         }
         watch(Progress::Preparing);
-        Ok(loader.finish(&self.id)?)
+        let mut loaded = loader.finish(&self.id)?;
+        loaded.editors = self.editors(loaded.editors)?;
+        Ok(loaded)
+    }
+
+    /// Hands a session what lies beside the weights: second moments of keys, and what MEND learnt.
+    pub fn add_companions(&self, session: &mut Session) -> Result<(), Failure> {
+        for layer in 0..session.info().map_or(0, |info| info.layers) {
+            let path = self.folder.join(moment_file(layer));
+            if path.is_file() {
+                session.add_moment(layer, &path.display().to_string(), &io::map(&path)?)?;
+            }
+        }
+        let path = self.folder.join(HYPERNETWORK);
+        if path.is_file() {
+            session.add_hypernetwork(&path.display().to_string(), &io::map(&path)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -158,11 +200,13 @@ impl Source {
 mod tests {
     use std::fs;
 
+    use rectify_protocol::ArchitectureKind;
+
     use super::*;
 
     const CATALOG: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
         "description": "", "architecture": "gpt2", "layers": 4, "context": 64, "memory_load": 0, "memory_edit": 0,
-        "default_layers": {"rome": [2]}, "files": [{"path": "config.json", "size": 2, "sha256": "00"}]}]}"#;
+        "files": [{"path": "config.json", "size": 2, "sha256": "00"}]}]}"#;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -192,20 +236,44 @@ mod tests {
     }
 
     #[test]
-    fn a_bundled_model_knows_its_layer() {
+    fn a_model_has_settings_of_its_own_by_its_name() {
         let folder = folder();
         let source = Static::open(folder.path()).unwrap().bundled("demo-small").unwrap();
-        let mut spec =
-            EditSpec { editor: EditorSpec::Rome(Default::default()), regularizer: Default::default(), seed: 0 };
-        source.fill_layers(&mut spec);
-        let EditorSpec::Rome(rome) = &spec.editor;
-        assert_eq!(rome.layers, Some(vec![2]));
+        let presets = || vec![EditorSpec::published("rome", ArchitectureKind::Gpt2).unwrap()];
+        assert_eq!(source.editors(presets()).unwrap(), presets());
+        let methods = folder.path().join("hparams/rome");
+        fs::create_dir_all(&methods).unwrap();
+        fs::write(methods.join("demo-small.toml"), "layers = [2]").unwrap();
+        assert_eq!(source.editors(presets()).unwrap()[0].layers(), Some([2].as_slice()));
+        fs::write(methods.join("demo-small.toml"), "layer = 2").unwrap();
+        check_refused(source.editors(presets()), &["demo-small.toml", "did you mean \"layers\"?"]);
+    }
+
+    #[test]
+    fn every_file_of_hyper_parameters_is_in_order_and_says_where_each_value_is_from() {
+        let hparams = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/hparams");
+        let mut n = 0;
+        for method in EditorSpec::METHODS {
+            let Ok(files) = fs::read_dir(hparams.join(method)) else { continue };
+            for file in files {
+                let path = file.unwrap().path();
+                let name = path.display().to_string();
+                let family = if name.contains("llama") { ArchitectureKind::Llama } else { ArchitectureKind::Gpt2 };
+                let text = io::read_text(&path).unwrap();
+                EditorSpec::published(method, family).unwrap().with_toml(&name, &text).unwrap();
+                for line in text.lines().filter(|line| line.contains('=') && !line.starts_with('#')) {
+                    assert!(line.contains(" # "), "{name}: {line:?} does not say where it is from");
+                }
+                n += 1;
+            }
+        }
+        assert!(n >= 20, "{n}");
     }
 
     #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = folder();
-        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None };
+        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None };
         check_refused(source.shards(), &["holds neither model.safetensors nor model.safetensors.index.json"]);
         fs::write(folder.path().join("model.safetensors"), "").unwrap();
         assert_eq!(source.shards().unwrap(), [folder.path().join("model.safetensors")]);
@@ -214,7 +282,7 @@ mod tests {
     #[test]
     fn a_missing_shard_is_named_with_its_index() {
         let folder = folder();
-        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None };
+        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None };
         let index = |shard: &str| {
             let text = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
             fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();

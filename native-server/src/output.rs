@@ -44,7 +44,6 @@ pub struct OutDir {
     kind: Kind,
     target: PathBuf,
     temporary: PathBuf,
-    target_exists: bool,
 }
 
 impl OutDir {
@@ -81,7 +80,7 @@ impl OutDir {
             }
         };
         fs::create_dir(&temporary).map_err(|error| cannot_write(target, &error))?;
-        Ok(Self { kind, target: target.to_owned(), temporary, target_exists })
+        Ok(Self { kind, target: target.to_owned(), temporary })
     }
 
     /// Where a file is to be written by somebody else.
@@ -106,7 +105,8 @@ impl OutDir {
 
     /// Puts everything in its place.
     pub fn commit(self) -> Result<(), Failure> {
-        let result = if self.target_exists { self.move_files() } else { fs::rename(&self.temporary, &self.target) };
+        // A long run may have made the folder meanwhile, to note how far it is.
+        let result = if self.target.is_dir() { self.move_files() } else { fs::rename(&self.temporary, &self.target) };
         result.map_err(|error| cannot_write(&self.target, &error))
     }
 

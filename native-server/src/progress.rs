@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rectify_protocol::Progress;
 
+use crate::io;
+
 /// One line on stderr that follows the work; nothing where stderr is not a terminal.
 #[derive(Debug)]
 pub struct Line {
@@ -33,6 +35,11 @@ impl Line {
     pub fn show(&self, progress: &Progress) {
         let (text, done, total) = describe(progress);
         self.show_count(&text, done, total);
+    }
+
+    /// Says something that stays, above the line.
+    pub fn say(&self, text: &str) {
+        self.bar.suspend(|| io::say(text));
     }
 
     /// Shows how far a count is.
@@ -67,6 +74,7 @@ fn describe(progress: &Progress) -> (String, u64, u64) {
             let text = format!("loss {:.3}, p(target) {:.3}", step.loss(), step.p_target);
             (text, step.step as u64 + 1, *steps as u64)
         }
+        Progress::Planning { done, total } => ("planning the update".into(), *done as u64, *total as u64),
         Progress::Applying => ("applying the update".into(), 1, 1),
     }
 }

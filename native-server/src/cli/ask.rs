@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
 }
 
 /// The file of a folder that `edit --out` wrote, or the file itself.
-fn read_delta(path: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
+pub(super) fn read_delta(path: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
     let file = if path.is_dir() { path.join("delta.safetensors") } else { path.to_owned() };
     if path.is_dir() && !file.is_file() {
         return Err(Failure::bad_input(format!(

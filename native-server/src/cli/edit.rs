@@ -7,21 +7,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rectify_core::edit::moments::Moment;
 use rectify_protocol::{
-    ArchitectureKind, Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure,
-    RunCommand, RunReport, Summary,
+    Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure, RunCommand, RunReport,
+    Summary, WeightChange, unknown,
 };
 
 use super::{
     Desk,
-    settings::{Settings, index},
+    settings::{Covariance, Settings, index},
     unexpected,
 };
 use crate::{
-    device::{DeviceKind, unknown},
+    device::DeviceKind,
     facts::EditSet,
     io,
+    models::moment_file,
     output::{self, OutDir},
+    progress::Line,
 };
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +60,7 @@ fn mode(text: &str) -> Result<EditMode, String> {
 
 pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the input is said before a model is read.
-    args.settings.spec(ArchitectureKind::Gpt2)?;
+    args.settings.check()?;
     let text = io::read_text(&args.facts)?;
     let set = EditSet::read(&args.facts.display().to_string(), &text)?;
     let range = args.index.clone().unwrap_or(0..set.len());
@@ -65,11 +68,10 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     let folder = args.out.as_deref().map(|folder| OutDir::prepare(folder, output::Kind::Edit)).transpose()?;
 
     let mut desk = Desk::open(&args.model, statics, args.device)?;
-    let mut spec = args.settings.spec(desk.info().architecture)?;
-    let covariance = args.settings.covariance();
-    fill_layer(&desk, &mut spec);
-    if let Some(folder) = covariance {
-        add_moments(&mut desk, folder, &spec)?;
+    let spec = args.settings.spec(&desk.info().editors)?;
+    add_moments(&mut desk, args.settings.covariance(), &spec.editor)?;
+    if let Some(path) = &args.settings.hypernetwork {
+        desk.session.add_hypernetwork(&path.display().to_string(), &io::map(path)?)?;
     }
     let mut job = Job { desk, spec: spec.clone(), first: range.start, folder };
     let operations = match args.mode {
@@ -77,18 +79,24 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
         EditMode::Sequential => job.sequential(&facts)?,
         EditMode::Batch => job.batch(&facts)?,
     };
-    let final_measure = (args.mode == EditMode::Sequential).then(|| job.measure(facts)).transpose()?;
+    let sequential = args.mode == EditMode::Sequential;
+    let final_measure = sequential.then(|| job.measure(facts)).transpose()?;
+    let final_weights = sequential.then(|| job.changes()).transpose()?;
 
     let seconds = operations.iter().map(|operation| operation.seconds).sum();
     let document = RunReport {
         schema: RunReport::SCHEMA,
         command: RunCommand {
-            program: format!("rectify {}", env!("CARGO_PKG_VERSION")),
+            program: super::program(),
             facts: args.facts.display().to_string(),
             format: set.format.name().into(),
             index: [range.start, range.end],
             mode: args.mode,
-            covariance: covariance.map(|folder| folder.display().to_string()),
+            covariance: match args.settings.covariance() {
+                Covariance::Folder(folder) => Some(folder.display().to_string()),
+                Covariance::Identity => Some("identity".into()),
+                Covariance::Bundled | Covariance::None => None,
+            },
             spec,
             device: args.device.name().into(),
         },
@@ -97,6 +105,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
         final_summary: final_measure.as_ref().map(|facts| Summary::of(facts, seconds)),
         operations,
         final_measure,
+        final_weights,
     };
     let json = io::to_json(&document)?;
     if let Some(folder) = job.folder.take() {
@@ -107,20 +116,40 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     io::print(out, &if args.json { json } else { table(&document) })
 }
 
-/// Writes down which layer it is where that was left to the model.
-fn fill_layer(desk: &Desk, spec: &mut EditSpec) {
-    let EditorSpec::Rome(rome) = &mut spec.editor;
-    rome.layers.get_or_insert_with(|| vec![desk.info().default_layer]);
+/// Hands the session the second moments that the editor needs, each with its factor, which is kept beside it.
+pub(super) fn add_moments(desk: &mut Desk, from: Covariance<'_>, editor: &EditorSpec) -> Result<(), Failure> {
+    if !editor.needs_moments() {
+        return Ok(());
+    }
+    for &layer in editor.layers().unwrap_or_default() {
+        match from {
+            Covariance::Bundled | Covariance::None => {}
+            Covariance::Identity => desk.session.approximate_moment(layer)?,
+            Covariance::Folder(folder) => {
+                let path = folder.join(moment_file(layer));
+                let bytes = io::map(&path)?;
+                for warning in desk.session.add_moment(layer, &path.display().to_string(), &bytes)? {
+                    io::warn(&warning);
+                }
+                let moment = desk.session.moment(layer).expect("just added");
+                keep_factor(moment, &folder.join(format!("factor.{layer}.safetensors")), &mut desk.line)?;
+            }
+        }
+    }
+    Ok(())
 }
 
-fn add_moments(desk: &mut Desk, folder: &Path, spec: &EditSpec) -> Result<(), Failure> {
-    let EditorSpec::Rome(rome) = &spec.editor;
-    for &layer in rome.layers.iter().flatten() {
-        let path = folder.join(format!("moment.{layer}.safetensors"));
-        let bytes = io::map(&path)?;
-        for warning in desk.session.add_moment(layer, &path.display().to_string(), &bytes)? {
-            io::warn(&warning);
-        }
+/// Reads the factor of a second moment, or finds it and writes it down: for a large model that takes a while.
+fn keep_factor(moment: &Moment, path: &Path, line: &mut Line) -> Result<(), Failure> {
+    let name = path.display().to_string();
+    if path.is_file() && moment.take_factor(&name, &io::map(path)?)? {
+        return Ok(());
+    }
+    line.about("factoring the second moment");
+    let bytes = moment.factor_to_bytes()?;
+    // It can always be found again, so a folder that cannot be written to is no reason to stop.
+    if let Err(failure) = io::write(path, &bytes) {
+        io::warn(&format!("{failure}; the factor is found anew each time"));
     }
     Ok(())
 }
@@ -186,6 +215,13 @@ impl Job {
         self.desk.line.about("all edits");
         match self.desk.handle(Command::Measure { facts })? {
             Event::Measured(facts) => Ok(facts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn changes(&mut self) -> Result<Vec<WeightChange>, Failure> {
+        match self.desk.handle(Command::Changes)? {
+            Event::Changed(weights) => Ok(weights),
             other => Err(unexpected(&other)),
         }
     }

@@ -5,65 +5,96 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rectify_protocol::{ArchitectureKind, Contexts, EditSpec, EditorSpec, Failure, KeyChoice, Regularizer};
-use serde_json::Value;
+use rectify_protocol::{
+    ArchitectureKind, Contexts, EditSpec, EditorSpec, Failure, Guards, KeyChoice, Regularizer, unknown,
+};
+use serde_json::{Value, json};
 
-use crate::{device::unknown, io};
+use crate::io;
 
 /// The flags that say how to edit.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Settings {
-    /// The editor: rome
+    /// The editor: rome, memit, emmet, alphaedit, kn, mend or ft
     #[arg(long, value_parser = method)]
     method: String,
-    /// The layer to edit; the model's default when absent
-    #[arg(long)]
-    layer: Option<usize>,
+    /// The layers to edit: 5, or 4,5,6 where the method spreads an edit; the model's default when absent
+    #[arg(long, value_delimiter = ',')]
+    layer: Option<Vec<usize>>,
     /// A JSON list of templates, each with one {}, or the seed to sample them with
     #[arg(long, value_name = "FILE.json|SEED")]
     contexts: Option<String>,
-    /// Whiten keys by DIR/moment.LAYER.safetensors, as `rectify stats` writes it, or `none`
-    #[arg(long, value_name = "DIR|none", default_value = "none")]
-    covariance: PathBuf,
-    /// Which key the update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
+    /// Second moments of keys: a folder of DIR/moment.LAYER.safetensors, as `rectify stats` writes them; `identity` as
+    /// a rough substitute; `none`. Default: what lies beside the model, where the method needs it
+    #[arg(long, value_name = "DIR|identity|none")]
+    covariance: Option<PathBuf>,
+    /// What MEND learnt, as `rectify mend train` writes it. Default: what lies beside the model
+    #[arg(long, value_name = "FILE")]
+    pub(super) hypernetwork: Option<PathBuf>,
+    /// Which key ROME's update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
     #[arg(long, value_parser = key)]
     key: Option<KeyChoice>,
     /// Any hyper-parameter by its name in the field: v_lr, v_num_grad_steps, kl_factor, …
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
-    /// What is kept of the update: none (all of it), rect or random
+    /// What is kept of the update: none (all of it), rect, random, pca, low_rank or prune
     #[arg(long, default_value = "none", value_parser = regularizer)]
     regularizer: String,
-    /// The share of entries that rect and random keep, above 0 and at most 1; 40% is 0.4. Default: 0.4
+    /// The share of entries (or components) that is kept, above 0 and at most 1; 40% is 0.4. Default: 0.4
     #[arg(long, value_parser = keep, allow_negative_numbers = true)]
     keep: Option<f64>,
     /// Seeds the sampled contexts and the random regularizer
     #[arg(long)]
     seed: Option<u64>,
+    /// Go on where an update is as large as its matrix or the model forgets how to speak
+    #[arg(long)]
+    allow_harm: bool,
+}
+
+/// Where second moments come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Covariance<'a> {
+    /// What lies beside the model.
+    Bundled,
+    /// A folder of files.
+    Folder(&'a Path),
+    /// The identity stands in.
+    Identity,
+    /// None are used.
+    None,
 }
 
 impl Settings {
-    /// The folder of second moments that whiten the keys.
-    pub(super) fn covariance(&self) -> Option<&Path> {
-        (self.covariance != Path::new("none")).then_some(self.covariance.as_path())
+    /// Where second moments come from.
+    pub(super) fn covariance(&self) -> Covariance<'_> {
+        match self.covariance.as_deref() {
+            None => Covariance::Bundled,
+            Some(path) if path == Path::new("none") => Covariance::None,
+            Some(path) if path == Path::new("identity") => Covariance::Identity,
+            Some(folder) => Covariance::Folder(folder),
+        }
     }
 
-    /// The settings as one value, checked; what no flag names is as published for the architecture.
-    pub(super) fn spec(&self, architecture: ArchitectureKind) -> Result<EditSpec, Failure> {
-        let published = EditorSpec::published(&self.method, architecture).expect("`method` lets no other through");
-        let mut editor = serde_json::to_value(published).map_err(|error| io::internal(error.to_string()))?;
-        for (name, value) in &self.set {
-            assign(&mut editor, name, value)?;
+    /// Says what is wrong with the flags before any model is read.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.spec(&presets(&self.method)).map(drop)
+    }
+
+    /// The settings as one value, checked; what no flag names is as in the model's own settings.
+    pub(super) fn spec(&self, presets: &[EditorSpec]) -> Result<EditSpec, Failure> {
+        let preset = presets.iter().find(|preset| preset.method() == self.method);
+        let mut editor = preset.cloned().expect("every model has settings for every method");
+        for (name, text) in &self.set {
+            editor = assign(&editor, name, text)?;
         }
-        let EditorSpec::Rome(mut rome) = from_value(&editor)?;
-        if let Some(layer) = self.layer {
-            if rome.layers.is_some() {
-                return Err(Failure::bad_input("--layer and --set layers=… both name the layer"));
+        if let Some(layers) = &self.layer {
+            if self.set.iter().any(|(name, _)| name == "layers") {
+                return Err(Failure::bad_input("--layer and --set layers=… both name the layers"));
             }
-            rome.layers = Some(vec![layer]);
+            editor = editor.with("layers", json!(layers))?;
         }
         if let Some(key) = self.key {
-            rome.key = key;
+            editor = editor.with("key", json!(key))?;
         }
         let mut seed = self.seed;
         if let Some(contexts) = &self.contexts {
@@ -72,60 +103,51 @@ impl Settings {
                     return Err(Failure::bad_input("--contexts and --seed name different seeds"));
                 }
                 Ok(number) => seed = Some(number),
-                Err(_) => rome.contexts = Contexts::Given(templates(Path::new(contexts))?),
+                Err(_) => {
+                    let given = Contexts::Given(templates(Path::new(contexts))?);
+                    editor = editor.with("contexts", json!(given))?;
+                }
             }
         }
-        match self.covariance() {
-            Some(_) => rome.mom2_adjustment = true,
-            None if rome.mom2_adjustment => {
-                return Err(Failure::bad_input("mom2_adjustment needs --covariance DIR, with `rectify stats`' files"));
+        if let EditorSpec::Rome(rome) = &mut editor {
+            match self.covariance() {
+                Covariance::Folder(_) | Covariance::Identity => rome.mom2_adjustment = true,
+                Covariance::None => rome.mom2_adjustment = false,
+                Covariance::Bundled => {}
             }
-            None => {}
+        } else if self.covariance() == Covariance::None && editor.needs_moments() {
+            let method = &self.method;
+            return Err(Failure::bad_input(format!("{method} needs second moments: --covariance cannot be none")));
         }
-        let regularizer = match (self.regularizer.as_str(), self.keep) {
-            ("none", Some(_)) => return Err(Failure::bad_input("--keep needs --regularizer rect or random")),
-            ("none", None) => Regularizer::None,
-            ("rect", keep) => Regularizer::Rect { keep: keep.unwrap_or(KEEP) },
-            (_, keep) => Regularizer::Random { keep: keep.unwrap_or(KEEP) },
+        let spec = EditSpec {
+            editor,
+            regularizer: Regularizer::named(&self.regularizer, self.keep)?,
+            seed: seed.unwrap_or(0),
+            guards: if self.allow_harm { Guards::NONE } else { Guards::default() },
         };
-        let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer, seed: seed.unwrap_or(0) };
         spec.validate()?;
         Ok(spec)
     }
 }
 
-/// The share that RECT's paper keeps.
-const KEEP: f64 = 0.4;
-
-fn from_value(editor: &Value) -> Result<EditorSpec, Failure> {
-    serde_json::from_value(editor.clone()).map_err(|error| Failure::bad_input(error.to_string()))
+/// The method's published settings, as a stand-in until a model brings its own.
+fn presets(method: &str) -> [EditorSpec; 1] {
+    [EditorSpec::published(method, ArchitectureKind::Gpt2).expect("`method` lets no other through")]
 }
 
 /// Changes one hyper-parameter. The settings' own (de)serialisation knows the names and types.
-fn assign(editor: &mut Value, name: &str, text: &str) -> Result<(), Failure> {
-    let known: Vec<&str> =
-        editor.as_object().into_iter().flat_map(|object| object.keys()).map(String::as_str).collect();
-    let known: Vec<&str> = known.into_iter().filter(|name| *name != "method").collect();
-    if !known.contains(&name) {
-        return Err(Failure::bad_input(unknown("hyper-parameter", name, &known)));
-    }
+fn assign(editor: &EditorSpec, name: &str, text: &str) -> Result<EditorSpec, Failure> {
     // A number or a quoted text, a list written without its brackets, or a text written without its quotes.
     let readings = [text.to_owned(), format!("[{text}]")];
     let readings = readings.iter().filter_map(|reading| serde_json::from_str(reading).ok());
     let mut problem = None;
     for value in readings.chain([Value::from(text)]) {
-        let mut changed = editor.clone();
-        changed[name] = value;
-        match serde_json::from_value::<EditorSpec>(changed.clone()) {
-            Ok(_) => {
-                *editor = changed;
-                return Ok(());
-            }
-            Err(error) => problem = problem.or(Some(error)),
+        match editor.with(name, value) {
+            Ok(changed) => return Ok(changed),
+            Err(failure) => problem = problem.or(Some(failure)),
         }
     }
-    let problem = problem.map(|error| error.to_string().replace('`', "\"")).unwrap_or_default();
-    Err(Failure::bad_input(format!("{name} cannot be {text:?}: {problem}")))
+    Err(problem.expect("a text was tried at least"))
 }
 
 fn templates(path: &Path) -> Result<Vec<String>, Failure> {
@@ -193,14 +215,17 @@ mod tests {
 
     fn spec(flags: &str) -> Result<EditSpec, Failure> {
         let words = ["edit", "--method", "rome"].into_iter().chain(flags.split_whitespace());
-        Flags::try_parse_from(words).unwrap().settings.spec(ArchitectureKind::Gpt2)
+        {
+            let settings = Flags::try_parse_from(words).unwrap().settings;
+            settings.spec(&presets(&settings.method))
+        }
     }
 
     #[track_caller]
     fn check(flags: &str, change: impl FnOnce(&mut EditSpec, &mut RomeSpec)) {
         let mut rome = RomeSpec::default();
         let editor = EditorSpec::Rome(RomeSpec::default());
-        let mut expected = EditSpec { editor, regularizer: Regularizer::None, seed: 0 };
+        let mut expected = EditSpec::new(editor);
         change(&mut expected, &mut rome);
         expected.editor = EditorSpec::Rome(rome);
         assert_eq!(spec(flags).unwrap(), expected, "{flags}");
@@ -224,13 +249,16 @@ mod tests {
         check("--regularizer rect", |spec, _| spec.regularizer = Regularizer::Rect { keep: 0.4 });
         check("--regularizer random --keep 20%", |spec, _| spec.regularizer = Regularizer::Random { keep: 0.2 });
         check("--covariance somewhere", |_, rome| rome.mom2_adjustment = true);
+        check("--covariance identity", |_, rome| rome.mom2_adjustment = true);
+        check("--set mom2_adjustment=true --covariance none", |_, _| {});
+        check("--allow-harm", |spec, _| spec.guards = Guards::NONE);
     }
 
     #[test]
     fn any_hyper_parameter_can_be_set_by_its_name() {
         check("--set v_lr=0.1 --set v_num_grad_steps=5", |_, rome| {
-            rome.v_lr = 0.1;
-            rome.v_num_grad_steps = 5;
+            rome.value.v_lr = 0.1;
+            rome.value.v_num_grad_steps = 5;
         });
         check("--set layers=4", |_, rome| rome.layers = Some(vec![4]));
         check("--set layers=[4]", |_, rome| rome.layers = Some(vec![4]));
@@ -238,24 +266,23 @@ mod tests {
             rome.fact_token = FactToken::Last;
             rome.key = KeyChoice::Prompt;
         });
-        check(r#"--set contexts={"given":["{}"]}"#, |_, rome| rome.contexts = Contexts::Given(vec!["{}".into()]));
+        check(r#"--set contexts={"given":["{}"]}"#, |_, rome| rome.value.contexts = Contexts::Given(vec!["{}".into()]));
     }
 
     #[test]
     fn what_cannot_be_set_is_named() {
-        check_refused("--set v_lrr=0.1", "unknown hyper-parameter \"v_lrr\"; did you mean \"v_lr\"?");
-        check_refused("--set method=memit", "unknown hyper-parameter \"method\"");
+        check_refused("--set v_lrr=0.1", "unknown hyper-parameter of rome \"v_lrr\"; did you mean \"v_lr\"?");
+        check_refused("--set method=memit", "unknown hyper-parameter of rome \"method\"");
         check_refused("--set v_lr=fast", "v_lr cannot be \"fast\"");
         check_refused("--set v_lr=NaN", "v_lr cannot be \"NaN\"");
         check_refused("--set v_lr=-1", "v_lr is -1");
-        check_refused("--set v_num_grad_steps=2.5", "v_num_grad_steps cannot be \"2.5\"");
+        check_refused("--set v_num_grad_steps=2.5", "v_num_grad_steps cannot be 2.5");
         check_refused("--set v_num_grad_steps=0", "v_num_grad_steps is 0");
         check_refused("--set layers=4,5", "exactly one layer");
-        check_refused("--set layers=4 --layer 5", "both name the layer");
-        check_refused("--set mom2_adjustment=true", "needs --covariance");
+        check_refused("--set layers=4 --layer 5", "both name the layers");
         check_refused("--contexts 7 --seed 8", "different seeds");
         check_refused("--contexts nowhere.json", "cannot read nowhere.json");
-        check_refused("--keep 0.4", "--keep needs --regularizer");
+        check_refused("--keep 0.4", "leave keep out");
     }
 
     #[test]

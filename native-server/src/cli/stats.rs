@@ -1,13 +1,21 @@
 //! `rectify stats`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
+use rectify_core::{
+    edit::moments::{Accumulator, Corpus, corpus_hash, too_few},
+    model::LoadedModel,
+};
 use rectify_protocol::Failure;
 
-use super::{Desk, cancelled};
+use super::Desk;
 use crate::{
     device::DeviceKind,
-    engine, io,
+    io,
+    models::moment_file,
     output::{self, OutDir},
 };
 
@@ -28,10 +36,18 @@ pub(super) struct Args {
     /// Write moment.LAYER.safetensors into this folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Round what is written to 32 bits: half the size
+    #[arg(long)]
+    small: bool,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }
+
+/// Documents that go by between two looks at the clock.
+const GROUP: usize = 100;
+/// How often what was summed so far is written down.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn std::io::Write) -> Result<(), Failure> {
     let text = io::read_text(&args.text)?;
@@ -43,22 +59,70 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn std::io::Wr
     layers.sort_unstable();
     layers.dedup();
     let folder = OutDir::prepare(&args.out, output::Kind::Moments)?;
-    let corpus = args.text.file_name().unwrap_or(args.text.as_os_str()).to_string_lossy();
+    let name = args.text.file_name().unwrap_or(args.text.as_os_str()).to_string_lossy().into_owned();
+    let corpus = Corpus { name, hash: corpus_hash(&documents) };
 
     let desk = Desk::open(&args.model, statics, args.device)?;
-    let tokens = args.tokens.get();
-    let mut watch = |done| desk.line.show_count("tokens", done as u64, tokens as u64);
-    let work = desk.session.moments(&corpus, &documents, &layers, tokens, &mut watch);
-    let moments = engine::drive(work, &desk.cancel).ok_or_else(cancelled)??;
-    for (layer, bytes) in &moments {
-        folder.write(&file_name(*layer), bytes)?;
+    let of = desk.session.loaded().expect("a desk opens with a model");
+    let limit = args.tokens.get();
+    let mut sums = Sums::open(args.out.join(PARTIAL), of, &layers, &corpus)?;
+    while sums.so_far.tokens() < limit && sums.so_far.documents() < documents.len() {
+        let group = &documents[sums.so_far.documents()..];
+        let group = &group[..group.len().min(GROUP)];
+        let ids = group.iter().map(|text| of.tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut watch = |done| desk.line.show_count("tokens", done as u64, limit as u64);
+        desk.drive(sums.so_far.add(of, &ids, limit, &mut watch))?;
+        sums.keep_now_and_then(of, &corpus)?;
+    }
+    for (layer, moment) in sums.so_far.moments()? {
+        folder.write(&moment_file(layer), &moment.to_bytes(of, layer, &corpus, args.small)?)?;
     }
     folder.commit()?;
+    let few = too_few(sums.so_far.tokens(), of.model.shape().d_mlp);
+    sums.remove();
     drop(desk);
-    let written = moments.iter().map(|(layer, _)| format!("{}\n", args.out.join(file_name(*layer)).display()));
+    few.iter().for_each(|warning| io::warn(warning));
+    let written = layers.iter().map(|layer| format!("{}\n", args.out.join(moment_file(*layer)).display()));
     io::print(out, &written.collect::<String>())
 }
 
-fn file_name(layer: usize) -> String {
-    format!("moment.{layer}.safetensors")
+/// What was summed so far, and the file to go on from after a stop.
+struct Sums {
+    so_far: Accumulator,
+    file: PathBuf,
+    kept: Instant,
+}
+
+/// Beside the results while there are none.
+const PARTIAL: &str = "moment.partial.safetensors";
+
+impl Sums {
+    /// Nothing, or what an earlier run with the same model, text and layers left.
+    fn open(file: PathBuf, of: &LoadedModel, layers: &[usize], corpus: &Corpus) -> Result<Self, Failure> {
+        let mut so_far = Accumulator::new(of, layers)?;
+        if file.is_file() {
+            let name = file.display().to_string();
+            match Accumulator::from_bytes(&name, &io::read_bytes(&file)?, of, layers, corpus)? {
+                Some(found) => so_far = found,
+                None => io::warn(&format!("{name} is of another model, text or other layers; beginning anew")),
+            }
+        }
+        Ok(Self { so_far, file, kept: Instant::now() })
+    }
+
+    fn keep_now_and_then(&mut self, of: &LoadedModel, corpus: &Corpus) -> Result<(), Failure> {
+        if self.kept.elapsed() < KEEP_EVERY {
+            return Ok(());
+        }
+        self.kept = Instant::now();
+        if let Some(folder) = self.file.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
+        }
+        io::write(&self.file, &self.so_far.to_bytes(of, corpus)?)
+    }
+
+    fn remove(self) {
+        // There may be none: a short run keeps nothing.
+        let _ = std::fs::remove_file(self.file);
+    }
 }

@@ -1,0 +1,99 @@
+//! `rectify eval`.
+
+use std::{
+    fmt::Write as _,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use rectify_core::task::Question;
+use rectify_protocol::{EvalReport, Failure, TaskReport, TaskScores};
+
+use super::{Desk, ask::read_delta};
+use crate::{device::DeviceKind, io, tasks};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A bundled model's id or a folder
+    #[arg(long)]
+    model: String,
+    /// Tasks by id, or all: reasoning, nli, open_qa, closed_qa, dialogue, summarization, ner, sentiment
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    tasks: Vec<String>,
+    /// The folder with their files: gsm8k*, rte*, nq*, boolq*, mutual*, samsum*, conll*, sst2*
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// At most so many records of each, at equal distances in the file
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Apply the change that `edit --out` wrote
+    #[arg(long, value_name = "DIR|FILE")]
+    edits: Option<PathBuf>,
+    /// flex (the CPU), vulkan or cuda
+    #[arg(long, default_value = "flex")]
+    device: DeviceKind,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+    // Whatever is wrong with the files is said before a model is read.
+    let loaded = tasks::named(&args.tasks)?;
+    let loaded = loaded.into_iter().map(|task| tasks::load(task, &args.data, args.limit));
+    let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
+    let delta = args.edits.as_deref().map(read_delta).transpose()?;
+    let mut desk = Desk::open(&args.model, statics, args.device)?;
+    if let Some((path, bytes)) = &delta {
+        desk.session.apply_delta(&path.display().to_string(), bytes)?;
+    }
+    let mut reports = Vec::with_capacity(loaded.len());
+    for tasks::LoadedTask { task, file, hash, questions } in loaded {
+        let questions: Vec<&dyn Question> = questions.iter().map(|(_, question)| question.as_ref()).collect();
+        let total = questions.iter().map(|question| question.prompts().len()).sum::<usize>() as u64;
+        let mut watch = |done| desk.line.show_count(task.name, done as u64, total);
+        let judged = desk.drive(tasks::judge(&desk.session, task, &questions, &mut watch))?;
+        reports.push(TaskReport {
+            task: task.id.into(),
+            name: task.name.into(),
+            file: [file, hash],
+            skipped: judged.judgements.iter().filter(|judgement| judgement.is_none()).count(),
+            scores: TaskScores::of(judged.judgements.iter().flatten()),
+            seconds: judged.seconds,
+            tokens: judged.tokens,
+        });
+    }
+    let report = EvalReport {
+        schema: 1,
+        program: super::program(),
+        model: args.model.clone(),
+        model_hash: desk.info().hash,
+        edits: args.edits.as_ref().map(|path| path.display().to_string()),
+        tasks: reports,
+    };
+    drop(desk);
+    io::print(out, &if args.json { io::to_json(&report)? } else { table(&report) })
+}
+
+fn table(report: &EvalReport) -> String {
+    let score = |score: Option<f64>| score.map_or_else(|| "–".into(), |score| format!("{score:.3}"));
+    let mut text =
+        format!("{:<32} {:>6} {:>8} {:>8} {:>9} {:>9}\n", "task", "n", "paper", "strict", "unparsed", "tokens/s");
+    for task in &report.tasks {
+        let scores = &task.scores;
+        let _ = writeln!(
+            text,
+            "{:<32} {:>6} {:>8} {:>8} {:>9} {:>9.0}",
+            task.name,
+            scores.n,
+            score(scores.paper),
+            score(scores.strict),
+            scores.sum.strict.unparsed,
+            task.tokens as f64 / task.seconds.max(1e-9)
+        );
+        if task.skipped > 0 {
+            let _ = writeln!(text, "  {} records do not fit the model's context and were skipped", task.skipped);
+        }
+    }
+    text
+}

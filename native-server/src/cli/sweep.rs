@@ -1,0 +1,133 @@
+//! `rectify sweep`.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use rectify_protocol::{Cell, Failure, Progress, SweepSpec};
+
+use super::{Desk, edit::add_moments, settings::Covariance};
+use crate::{
+    device::DeviceKind,
+    engine::{self, Cancel},
+    facts::EditSet,
+    io,
+    progress::Line,
+    sweep::{Drive, Sweep, Watch, beside, tables},
+    tasks,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The grid, as TOML: static/sweeps has examples
+    spec: PathBuf,
+    /// Where rows go, and come from again after a stop
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// flex (the CPU), vulkan or cuda
+    #[arg(long, default_value = "flex")]
+    device: DeviceKind,
+}
+
+pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+    let text = io::read_text(&args.spec)?;
+    let spec = SweepSpec::from_toml(&args.spec.display().to_string(), &text)?;
+    let (sweep, template) = read(args, spec)?;
+    fs::create_dir_all(&args.out).map_err(|error| io::cannot_write(&args.out, &error))?;
+    io::write(&args.out.join("sweep.toml"), text.as_bytes())?;
+
+    let folder = beside(&args.spec, &sweep.spec.model);
+    let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
+    let mut desk = Desk::open(&model, statics, args.device)?;
+    let info = desk.info();
+    let cells = sweep.cells(&Cell { model_hash: info.hash, device: info.device, ..template }, &info.editors)?;
+    for cell in &cells {
+        let folder = sweep.spec.covariance.as_deref().filter(|name| *name != "identity");
+        let folder = folder.map(|name| beside(&args.spec, name));
+        let covariance = match (&sweep.spec.covariance, &folder) {
+            (None, _) => Covariance::Bundled,
+            (Some(_), Some(folder)) => Covariance::Folder(folder),
+            (Some(_), None) => Covariance::Identity,
+        };
+        add_moments(&mut desk, covariance, &cell.editor)?;
+    }
+    let mut elsewhere = 0;
+    for (done, cell) in cells.iter().enumerate() {
+        desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
+        let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
+        if !sweep.run(cell, &desk.session, &Driver(&desk.cancel), &mut watch)? {
+            elsewhere += 1;
+        }
+    }
+    drop(desk);
+    if elsewhere > 0 {
+        io::warn(&format!("{elsewhere} of {} cells are being worked on by another process", cells.len()));
+    }
+    let regularizers: Vec<String> = sweep.regularizers.iter().map(ToString::to_string).collect();
+    let table = tables::markdown(&tables::cells(&args.out)?, &regularizers);
+    io::write(&args.out.join("table.md"), table.as_bytes())?;
+    io::print(out, &table)
+}
+
+/// Everything that the spec names, and what cells have in common.
+fn read(args: &Args, spec: SweepSpec) -> Result<(Sweep, Cell), Failure> {
+    let path = beside(&args.spec, &spec.facts);
+    let text = io::read_text(&path)?;
+    let set = EditSet::read(&path.display().to_string(), &text)?;
+    let [from, to] = spec.index.unwrap_or([0, set.len()]);
+    let facts = (from..).zip(set.facts(from..to)?).collect();
+    let loaded = match &spec.data {
+        None => Vec::new(),
+        Some(folder) => {
+            let folder = beside(&args.spec, folder);
+            let load = |task| tasks::load(task, &folder, spec.limit);
+            tasks::named(&spec.tasks)?.into_iter().map(load).collect::<Result<_, _>>()?
+        }
+    };
+    let template = Cell {
+        schema: Cell::SCHEMA,
+        program: super::program(),
+        device: args.device.name().into(),
+        model: spec.model.clone(),
+        model_hash: String::new(),
+        facts: [spec.facts.clone(), io::sha256(&path)?.0],
+        index: [from, to],
+        mode: spec.mode,
+        batch: spec.batch,
+        editor: rectify_protocol::EditorSpec::Rome(Default::default()),
+        covariance: spec.covariance.clone(),
+        seed: 0,
+    };
+    let regularizers = spec.regularizers()?;
+    Ok((Sweep { spec, regularizers, facts, tasks: loaded, folder: args.out.clone() }, template))
+}
+
+struct Driver<'a>(&'a Cancel);
+
+impl Drive for Driver<'_> {
+    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure> {
+        let interrupted = || io::internal("interrupted; what was measured is kept, and the same command goes on");
+        Ok(engine::drive(work, self.0).ok_or_else(interrupted)??)
+    }
+}
+
+struct Watcher<'a> {
+    line: &'a Line,
+    started: Instant,
+    /// Rows that were there when this run began.
+    first: Option<usize>,
+}
+
+impl Watch for Watcher<'_> {
+    fn rows(&mut self, cell: &str, done: usize, total: usize) {
+        let first = *self.first.get_or_insert(done.saturating_sub(1));
+        let per_row = self.started.elapsed().as_secs_f64() / (done - first).max(1) as f64;
+        let left = per_row * total.saturating_sub(done) as f64;
+        self.line.show_count(&format!("{cell}: rows, {:.0} min left", left / 60.0), done as u64, total as u64);
+    }
+
+    fn progress(&mut self, _: Progress) {}
+}

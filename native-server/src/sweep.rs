@@ -1,0 +1,419 @@
+//! Grids of edits, measured row by row into files that survive anything.
+//!
+//! Each editor and seed has a file of rows, [`Rows`]: one line says what it is about, then one line a measurement,
+//! flushed as it is made. Whatever stops the program, the next run reads the rows, drops a line that was cut in the
+//! middle, and goes on with what is missing. A file is locked by whoever works on it, so that several processes share a
+//! folder. Scores are always made of rows: [`tables`].
+
+mod rows;
+pub mod tables;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rectify_core::{Session, metrics, task::Question};
+use rectify_protocol::{
+    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Measured, Over, Progress, Regularizer,
+    Row, SweepSpec, WeightChange,
+};
+pub use rows::Rows;
+
+use crate::tasks::{self, LoadedTask};
+
+/// A sweep with everything it reads.
+pub struct Sweep {
+    /// The spec.
+    pub spec: SweepSpec,
+    /// What is kept of updates.
+    pub regularizers: Vec<Regularizer>,
+    /// The facts, with their numbers in the file.
+    pub facts: Vec<(usize, Fact)>,
+    /// The tasks.
+    pub tasks: Vec<LoadedTask>,
+    /// Where rows go.
+    pub folder: PathBuf,
+}
+
+/// What a person may want to know while it runs.
+pub trait Watch {
+    /// Measurements done and in all, of the cell that runs.
+    fn rows(&mut self, cell: &str, done: usize, total: usize);
+    /// Within a measurement.
+    fn progress(&mut self, progress: Progress);
+}
+
+/// What runs a session's work to its end, or is interrupted.
+pub trait Drive {
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// When the work fails or is interrupted.
+    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure>;
+}
+
+impl Sweep {
+    /// The cells: each editor with each seed.
+    ///
+    /// # Errors
+    ///
+    /// When an editor's settings are impossible.
+    pub fn cells(&self, template: &Cell, presets: &[EditorSpec]) -> Result<Vec<Cell>, Failure> {
+        let most = self.spec.edits.last().unwrap_or(&0) * self.spec.batch;
+        if most > self.facts.len() {
+            return Err(Failure::bad_input(format!("edits asks for {most} facts; there are {}", self.facts.len())));
+        }
+        let mut cells = Vec::new();
+        for settings in &self.spec.editors {
+            let editor = editor(settings, presets)?;
+            if (self.spec.mode == EditMode::Batch || self.spec.batch > 1) && !editor.writes_batches() {
+                let method = editor.method();
+                return Err(Failure::bad_input(format!("{method} writes one fact at a time; batches are not for it")));
+            }
+            cells.extend(self.spec.seeds.iter().map(|seed| Cell {
+                editor: editor.clone(),
+                seed: *seed,
+                ..template.clone()
+            }));
+        }
+        Ok(cells)
+    }
+
+    /// Makes every row of a cell that is not there yet. `false` when another process works on it.
+    ///
+    /// # Errors
+    ///
+    /// When a row cannot be written, or the work is interrupted: what is written stays.
+    pub fn run(
+        &self,
+        cell: &Cell,
+        session: &Session,
+        drive: &impl Drive,
+        watch: &mut dyn Watch,
+    ) -> Result<bool, Failure> {
+        let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
+        let mut work = Work { sweep: self, cell, rows, before: HashMap::new(), drive, watch };
+        match cell.mode {
+            EditMode::Single => work.single(session)?,
+            EditMode::Sequential => work.sequential(session)?,
+            EditMode::Batch => work.batch(session)?,
+        }
+        Ok(true)
+    }
+
+    /// The facts in the order of a seed; in single mode the file's own.
+    fn facts(&self, cell: &Cell) -> Vec<&(usize, Fact)> {
+        let mut facts: Vec<_> = self.facts.iter().collect();
+        if cell.mode != EditMode::Single {
+            facts.shuffle(&mut ChaCha8Rng::seed_from_u64(cell.seed));
+        }
+        facts
+    }
+
+    /// How many rows a cell has in the end, refusals aside.
+    fn expected(&self, mode: EditMode) -> usize {
+        let tasks: usize = self.tasks.iter().map(|task| task.questions.len()).sum();
+        let of_facts = match mode {
+            EditMode::Single => 2 * self.facts.len(),
+            EditMode::Sequential | EditMode::Batch => {
+                self.spec.edits.iter().map(|edits| edits * self.spec.batch + 1 + tasks).sum()
+            }
+        };
+        of_facts * self.regularizers.len()
+    }
+}
+
+/// An editor's settings: the model's own, changed where the spec says so.
+fn editor(
+    settings: &serde_json::Map<String, serde_json::Value>,
+    presets: &[EditorSpec],
+) -> Result<EditorSpec, Failure> {
+    let method = settings.get("method").and_then(serde_json::Value::as_str);
+    let method = method.ok_or_else(|| Failure::bad_input("an editor has no \"method\""))?;
+    let preset = presets.iter().find(|preset| preset.method() == method);
+    let unknown = || Failure::bad_input(rectify_protocol::unknown("method", method, EditorSpec::METHODS));
+    let mut editor = preset.cloned().ok_or_else(unknown)?;
+    for (name, value) in settings.iter().filter(|(name, _)| *name != "method") {
+        editor = editor.with(name, value.clone())?;
+    }
+    editor.validate()?;
+    Ok(editor)
+}
+
+/// A cell that is being worked on.
+struct Work<'a, D: Drive> {
+    sweep: &'a Sweep,
+    cell: &'a Cell,
+    rows: Rows,
+    /// What the unedited model predicts of each fact that was measured.
+    before: HashMap<usize, metrics::Predictions>,
+    drive: &'a D,
+    watch: &'a mut dyn Watch,
+}
+
+impl<D: Drive> Work<'_, D> {
+    /// Each fact edits the untouched model once; every regularizer is laid on that one update.
+    fn single(&mut self, session: &Session) -> Result<(), Failure> {
+        for (item, fact) in &self.sweep.facts {
+            let item = *item;
+            let facts = std::slice::from_ref(fact);
+            let missing: Vec<Regularizer> = self
+                .sweep
+                .regularizers
+                .iter()
+                .copied()
+                .filter(|regularizer| {
+                    !self.rows.has(*regularizer, 1, &Key::Fact(item))
+                        && !self.rows.has(*regularizer, 1, &Key::Refused(item))
+                })
+                .collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let mut session = session.fork();
+            match self.write(&mut session, facts, Regularizer::None) {
+                Ok(seconds) => self.regularize_each(&mut session, &missing, &[(item, fact)], seconds)?,
+                Err(Refusal::Stop(failure)) => return Err(failure),
+                Err(Refusal::Edit(reason)) => {
+                    for regularizer in missing {
+                        let measured = Measured::Refused { item, reason: reason.clone() };
+                        self.add(regularizer, 1, measured)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// So many facts in one operation; every regularizer is laid on that one update.
+    fn batch(&mut self, session: &Session) -> Result<(), Failure> {
+        let order = self.sweep.facts(self.cell);
+        for &edits in &self.sweep.spec.edits {
+            let chosen = first(&order, edits);
+            let missing: Vec<Regularizer> = self
+                .sweep
+                .regularizers
+                .iter()
+                .copied()
+                .filter(|regularizer| !self.complete(*regularizer, edits, &chosen))
+                .collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let facts: Vec<Fact> = chosen.iter().map(|(_, fact)| (*fact).clone()).collect();
+            let mut session = session.fork();
+            let first = chosen[0].0;
+            match self.write(&mut session, &facts, Regularizer::None) {
+                Ok(seconds) => self.regularize_each(&mut session, &missing, &chosen, seconds)?,
+                Err(Refusal::Stop(failure)) => return Err(failure),
+                Err(Refusal::Edit(reason)) => {
+                    for regularizer in missing {
+                        self.add(regularizer, edits, Measured::Refused { item: first, reason: reason.clone() })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One fact on top of the other; each regularizer has a sequence of its own, for what it keeps decides what the next
+    /// edit meets.
+    fn sequential(&mut self, session: &Session) -> Result<(), Failure> {
+        let order = self.sweep.facts(self.cell);
+        for &regularizer in &self.sweep.regularizers {
+            let stops = &self.sweep.spec.edits;
+            let batch = self.cell.batch;
+            let written = |edits: usize| first(&order, edits * batch);
+            let missing = stops.iter().rev().find(|edits| !self.complete(regularizer, **edits, &written(**edits)));
+            let Some(&last) = missing else { continue };
+            let mut session = session.fork();
+            for edits in 0..=last {
+                if edits > 0 {
+                    self.operation(&mut session, regularizer, edits, &written(edits)[(edits - 1) * batch..])?;
+                }
+                if stops.contains(&edits) {
+                    self.measure(&mut session, regularizer, edits, &written(edits))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One operation of a sequence. Where it cannot be made, the sequence goes on without it.
+    fn operation(
+        &mut self,
+        session: &mut Session,
+        regularizer: Regularizer,
+        edits: usize,
+        facts: &[(usize, &Fact)],
+    ) -> Result<(), Failure> {
+        let item = facts[0].0;
+        let facts: Vec<Fact> = facts.iter().map(|(_, fact)| (*fact).clone()).collect();
+        match self.write(session, &facts, regularizer) {
+            Ok(seconds) => {
+                let weights = self.changed(session, Command::Changes)?;
+                self.add_new(regularizer, edits, Measured::Edit { item, seconds, weights })
+            }
+            Err(Refusal::Stop(failure)) => Err(failure),
+            Err(Refusal::Edit(reason)) => self.add_new(regularizer, edits, Measured::Refused { item, reason }),
+        }
+    }
+
+    fn regularize_each(
+        &mut self,
+        session: &mut Session,
+        regularizers: &[Regularizer],
+        facts: &[(usize, &Fact)],
+        seconds: f64,
+    ) -> Result<(), Failure> {
+        for &regularizer in regularizers {
+            let command = Command::Regularize { regularizer, over: Over::Each, seed: self.cell.seed };
+            let weights = self.changed(session, command)?;
+            let edit = Measured::Edit { item: facts[0].0, seconds, weights };
+            self.add_new(regularizer, facts.len(), edit)?;
+            self.measure(session, regularizer, facts.len(), facts)?;
+        }
+        Ok(())
+    }
+
+    /// Every fact that was written, and every task.
+    fn measure(
+        &mut self,
+        session: &mut Session,
+        regularizer: Regularizer,
+        edits: usize,
+        facts: &[(usize, &Fact)],
+    ) -> Result<(), Failure> {
+        for &(item, fact) in facts {
+            if self.rows.has(regularizer, edits, &Key::Fact(item)) {
+                continue;
+            }
+            if !self.before.contains_key(&item) {
+                let unedited = self.drive.drive(session.predict(fact, true))?;
+                self.before.insert(item, unedited);
+            }
+            let after = self.drive.drive(session.predict(fact, false))?;
+            let scores = metrics::scores(&self.before[&item], &after);
+            self.add(regularizer, edits, Measured::Fact { item, scores })?;
+        }
+        for loaded in &self.sweep.tasks {
+            let id = loaded.task.id;
+            let missing: Vec<&(usize, Box<dyn Question>)> = loaded
+                .questions
+                .iter()
+                .filter(|(item, _)| !self.rows.has(regularizer, edits, &Key::Task(id.to_owned(), *item)))
+                .collect();
+            for part in missing.chunks(256) {
+                let questions: Vec<&dyn Question> = part.iter().map(|(_, question)| question.as_ref()).collect();
+                let judged = self.drive.drive(tasks::judge(session, loaded.task, &questions, &mut |_| {}))?;
+                for ((item, _), judgement) in part.iter().zip(judged.judgements) {
+                    self.add(regularizer, edits, Measured::Task { task: id.to_owned(), item: *item, judgement })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything is there that is measured after so many edits.
+    fn complete(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
+        let refused = facts.first().is_some_and(|(item, _)| {
+            self.cell.mode == EditMode::Batch && self.rows.has(regularizer, edits, &Key::Refused(*item))
+        });
+        let has = |key| self.rows.has(regularizer, edits, &key);
+        let facts = facts.iter().all(|(item, _)| has(Key::Fact(*item)));
+        let tasks =
+            self.sweep.tasks.iter().all(|loaded| {
+                loaded.questions.iter().all(|(item, _)| has(Key::Task(loaded.task.id.to_owned(), *item)))
+            });
+        refused || facts && tasks
+    }
+
+    /// One operation, with no guard but that numbers are finite: damage is what is measured.
+    fn write(&mut self, session: &mut Session, facts: &[Fact], regularizer: Regularizer) -> Result<f64, Refusal> {
+        let spec =
+            EditSpec { editor: self.cell.editor.clone(), regularizer, seed: self.cell.seed, guards: Guards::NONE };
+        let mut watch = |progress| self.watch.progress(progress);
+        // What the editor says is a result; that the work was interrupted is not.
+        let ran = self.drive.drive(async {
+            match session.write(facts, spec, &mut watch).await {
+                Ok(report) => Ok(Ok(report.seconds)),
+                Err(error @ rectify_core::Error::Device(_)) => Err(error),
+                Err(error) => Ok(Err(error.to_string())),
+            }
+        });
+        ran.map_err(Refusal::Stop)?.map_err(Refusal::Edit)
+    }
+
+    fn changed(&self, session: &mut Session, command: Command) -> Result<Vec<WeightChange>, Failure> {
+        match self.drive.drive(session.handle(command, &mut |_| {}))? {
+            Event::Changed(weights) => Ok(weights),
+            other => Err(crate::io::internal(format!("the session answered out of turn: {other:?}"))),
+        }
+    }
+
+    /// Adds a row unless it is there: the edits of a sequence are made again to go on with it.
+    fn add_new(&mut self, regularizer: Regularizer, edits: usize, measured: Measured) -> Result<(), Failure> {
+        if self.rows.has(regularizer, edits, &Key::of(&measured)) {
+            return Ok(());
+        }
+        self.add(regularizer, edits, measured)
+    }
+
+    fn add(&mut self, regularizer: Regularizer, edits: usize, measured: Measured) -> Result<(), Failure> {
+        self.rows.add(Row { regularizer, edits, measured })?;
+        let total = self.sweep.expected(self.cell.mode).max(self.rows.len());
+        self.watch.rows(&name(self.cell), self.rows.len(), total);
+        Ok(())
+    }
+}
+
+/// Why an operation was not made.
+enum Refusal {
+    /// The editor cannot: a result, and the sweep goes on.
+    Edit(String),
+    /// The program cannot go on.
+    Stop(Failure),
+}
+
+/// The first `n` facts of an order.
+fn first<'f>(order: &[&'f (usize, Fact)], n: usize) -> Vec<(usize, &'f Fact)> {
+    order[..n].iter().map(|(item, fact)| (*item, fact)).collect()
+}
+
+/// What a row measures, apart from the numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A fact.
+    Fact(usize),
+    /// An operation.
+    Edit(usize),
+    /// An operation that was not made.
+    Refused(usize),
+    /// A record of a task.
+    Task(String, usize),
+}
+
+impl Key {
+    fn of(measured: &Measured) -> Self {
+        match measured {
+            Measured::Fact { item, .. } => Self::Fact(*item),
+            Measured::Edit { item, .. } => Self::Edit(*item),
+            Measured::Refused { item, .. } => Self::Refused(*item),
+            Measured::Task { task, item, .. } => Self::Task(task.clone(), *item),
+        }
+    }
+}
+
+/// What a person calls a cell.
+pub fn name(cell: &Cell) -> String {
+    format!("{} seed {}", cell.editor.method(), cell.seed)
+}
+
+/// The spec's own file and what it names lie beside one another.
+pub fn beside(spec: &Path, name: &str) -> PathBuf {
+    spec.parent().unwrap_or_else(|| Path::new("")).join(name)
+}

@@ -1,0 +1,195 @@
+//! Files of task records, and models that answer them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use rectify_core::{
+    Answered, Session, answer,
+    task::{Question, TASKS, Task, VARIANTS},
+};
+use rectify_protocol::{Failure, Judgement, Kind, unknown};
+
+use crate::io;
+
+/// A task and the records it is asked of.
+pub struct LoadedTask {
+    /// The task.
+    pub task: &'static Task,
+    /// The file's name.
+    pub file: String,
+    /// The file's SHA-256.
+    pub hash: String,
+    /// Records by their number in the file.
+    pub questions: Vec<(usize, Box<dyn Question>)>,
+}
+
+/// What each task's file begins with, whatever its split and ending.
+const FILES: &[(&str, &[&str])] = &[
+    ("reasoning", &["gsm8k"]),
+    ("nli", &["rte"]),
+    ("open_qa", &["nq"]),
+    ("closed_qa", &["boolq"]),
+    ("dialogue", &["mutual"]),
+    ("summarization", &["samsum"]),
+    ("ner", &["conll"]),
+    ("sentiment", &["sst2", "sst-2"]),
+];
+
+/// The tasks of these ids; `all` are the paper's eight.
+///
+/// # Errors
+///
+/// When an id is none.
+pub fn named(ids: &[String]) -> Result<Vec<&'static Task>, Failure> {
+    let mut tasks: Vec<&Task> = Vec::new();
+    for id in ids {
+        if id == "all" {
+            tasks.extend(TASKS);
+            continue;
+        }
+        let known: Vec<&str> = TASKS.iter().chain(VARIANTS).map(|task| task.id).chain(["all"]).collect();
+        let found = Task::find(id);
+        tasks.push(found.ok_or_else(|| Failure::bad_input(unknown("task", id, &known)))?);
+    }
+    Ok(tasks)
+}
+
+/// Reads a task's records from the file in `folder` that is named like its data set; with a `limit`, so many of them
+/// at equal distances.
+///
+/// # Errors
+///
+/// When there is no such file, or several, or it is not as it should be.
+pub fn load(task: &'static Task, folder: &Path, limit: Option<usize>) -> Result<LoadedTask, Failure> {
+    let path = find(task, folder)?;
+    let questions = (task.read)(&path.display().to_string(), &io::read_text(&path)?)?;
+    let n = questions.len();
+    let wanted = limit.unwrap_or(n).min(n);
+    let mut taken = (0..wanted).map(|i| i * n / wanted.max(1)).peekable();
+    let questions = (0..).zip(questions).filter(|(i, _)| taken.next_if_eq(i).is_some()).collect();
+    let (hash, _) = io::sha256(&path)?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(LoadedTask { task, file, hash, questions })
+}
+
+fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
+    let id = VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id);
+    let (_, starts) = FILES.iter().find(|(task, _)| *task == id).expect("every task has a file");
+    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let is_it = |name: &str| starts.iter().any(|start| name.to_lowercase().starts_with(start));
+    let mut found: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_it))
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure {
+            kind: Kind::NotFound,
+            message: format!(
+                "{} has no file for {}: put one there whose name begins with {:?}",
+                folder.display(),
+                task.name,
+                starts[0]
+            ),
+        }),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            Err(Failure::bad_input(format!(
+                "several files are for {}: {}; leave one of them in the folder",
+                task.name,
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// Variants read the file of the task that they vary.
+const VARIANTS_OF: &[(&str, &str)] = &[("reasoning_unaided", "reasoning"), ("open_qa_released", "open_qa")];
+
+/// How some questions were answered.
+pub struct Judged {
+    /// By the questions' order; absent where prompt and answer do not fit the context.
+    pub judgements: Vec<Option<Judgement>>,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// Lets the session's model answer some questions. `watch` is told of prompts done.
+///
+/// # Errors
+///
+/// As [`answer`].
+pub async fn judge(
+    session: &Session,
+    task: &Task,
+    questions: &[&dyn Question],
+    watch: &mut dyn FnMut(usize),
+) -> rectify_core::Result<Judged> {
+    let (Some(of), Some(model)) = (session.loaded(), session.model()) else {
+        return Err(rectify_core::Error::NoModel);
+    };
+    let started = Instant::now();
+    let asked: Vec<Vec<String>> = questions.iter().map(|question| question.prompts()).collect();
+    let Answered { continuations, tokens } = answer(of, model, &asked.concat(), task.new_tokens, watch).await?;
+    let mut continuations = continuations.into_iter();
+    let judgements = questions.iter().zip(&asked).map(|(question, prompts)| {
+        let replies: Option<Vec<_>> =
+            continuations.by_ref().take(prompts.len()).collect::<Vec<_>>().into_iter().collect();
+        replies.map(|replies| question.judge(&replies))
+    });
+    Ok(Judged { judgements: judgements.collect(), tokens, seconds: started.elapsed().as_secs_f64() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/tasks/demo")
+    }
+
+    #[test]
+    fn every_task_of_the_demo_world_is_found_and_read() {
+        for task in named(&["all".into()]).unwrap() {
+            let loaded = load(task, &demo(), None).unwrap();
+            assert_eq!(loaded.questions.len(), 240, "{}", task.id);
+        }
+        for variant in VARIANTS {
+            load(variant, &demo(), Some(3)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_limit_takes_records_from_the_whole_file() {
+        let loaded = load(Task::find("nli").unwrap(), &demo(), Some(4)).unwrap();
+        let numbers: Vec<usize> = loaded.questions.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [0, 60, 120, 180]);
+    }
+
+    #[track_caller]
+    fn check_refused<T>(result: Result<T, Failure>, parts: &[&str]) {
+        let failure = result.err().expect("it was accepted");
+        for part in parts {
+            assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_doubtful_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let nli = Task::find("nli").unwrap();
+        check_refused(load(nli, folder.path(), None), &["no file for", "begins with \"rte\""]);
+        check_refused(load(nli, Path::new("/nowhere"), None), &["cannot read /nowhere"]);
+        fs::write(folder.path().join("rte_dev.tsv"), "").unwrap();
+        check_refused(load(nli, folder.path(), None), &["rte_dev.tsv", "empty"]);
+        fs::write(folder.path().join("RTE_test.tsv"), "").unwrap();
+        check_refused(load(nli, folder.path(), None), &["several files", "RTE_test.tsv"]);
+        check_refused(named(&["nlii".into()]), &["did you mean \"nli\"?"]);
+    }
+}
