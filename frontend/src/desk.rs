@@ -2,15 +2,16 @@
 //!
 //! Components read these signals and call these functions; nothing else talks to the [`Engine`].
 
+use gloo_timers::callback::Timeout;
 use leptos::{prelude::*, task::spawn_local};
 use rectify_protocol::{
-    Answer, ArchitectureKind, Catalog, CatalogModel, Command, EditReport, EditSpec, EditorSpec, Event, Fact, Failure,
-    ModelInfo, ModelSource, Neighbor, Regularizer, RomeSpec,
+    Answer, ArchitectureKind, Catalog, CatalogModel, Command, EditReport, EditSpec, EditorSpec, Event, Fact,
+    FactReport, Failure, Guards, ModelInfo, ModelSource, Neighbor, Over, Regularizer, WeightChange,
 };
 
 use crate::{
     engine::{Engine, Place, State},
-    ids, surroundings,
+    ids, methods, surroundings,
 };
 
 /// Tokens a page asks for when it shows a continuation.
@@ -19,6 +20,8 @@ const TOKENS: usize = 16;
 const TOP: usize = 5;
 /// From this many bytes on, a graphics card is worth its larger download.
 const LARGE: u64 = 600_000_000;
+/// How long a slider rests before its edits are regularised anew.
+const REST_MILLISECONDS: u32 = 150;
 
 /// See the module. Copied freely: it is a handle to signals.
 #[derive(Clone, Copy)]
@@ -39,6 +42,10 @@ pub struct Desk {
     pub settings: Settings,
     /// How the model completes the form's prompt as it is now.
     pub preview: RwSignal<Option<Answer>>,
+    /// How far the model is from the unedited one, with pictures; outdated until the page has asked again.
+    pub changes: RwSignal<Vec<WeightChange>>,
+    /// The share, in percent, that the visitor has asked to keep of the edits and that is not yet what is shown.
+    pub wanted_percent: RwSignal<Option<u32>>,
     /// The edits the model carries, newest last.
     pub ledger: RwSignal<Vec<Entry>>,
     /// The edit that is drawn: a place in the ledger.
@@ -51,6 +58,19 @@ pub struct Desk {
     example: RwSignal<usize>,
     /// Set by `?device=`: the page then does not choose by itself.
     forced: RwSignal<bool>,
+    quiet: StoredValue<Quiet, LocalStorage>,
+}
+
+/// What the page asks by itself: see [`Desk::catch_up`].
+#[derive(Default)]
+struct Quiet {
+    /// Whoever asks takes the next number; who finds that it is no longer the latest asks no more.
+    turn: u32,
+    /// Whether [`Desk::preview`] and [`Desk::changes`] are of the model as it is now.
+    previewed: bool,
+    compared: bool,
+    /// Runs while a slider rests.
+    rest: Option<Timeout>,
 }
 
 /// An edit that the model carries.
@@ -60,6 +80,22 @@ pub struct Entry {
     pub fact: Fact,
     /// What came of it.
     pub report: EditReport,
+    /// What is kept of it now.
+    pub regularizer: Regularizer,
+    /// The fact asked again, if something else is kept now than when it was reported.
+    pub again: Option<FactReport>,
+}
+
+impl Entry {
+    /// What is known of the fact as the model is now.
+    pub fn outcome(&self) -> Option<&FactReport> {
+        self.again.as_ref().or(self.report.facts.first())
+    }
+
+    /// Whether the fact must be asked again.
+    fn is_stale(&self) -> bool {
+        self.again.is_none() && self.regularizer != self.report.spec.regularizer
+    }
 }
 
 /// A fact while it is being written.
@@ -94,12 +130,16 @@ pub struct Line {
 /// How to edit.
 #[derive(Clone, Copy)]
 pub struct Settings {
-    /// The editor's hyper-parameters.
-    pub rome: RwSignal<RomeSpec>,
+    /// One of [`EditorSpec::METHODS`].
+    pub method: RwSignal<&'static str>,
+    /// Every method's hyper-parameters, as the visitor left them.
+    pub editors: RwSignal<Vec<EditorSpec>>,
     /// One of [`Regularizer::NAMES`].
     pub regularizer: RwSignal<&'static str>,
-    /// The share that RECT keeps, in percent.
+    /// The share that the regularizer keeps, in percent.
     pub keep_percent: RwSignal<u32>,
+    /// PRUNE's base.
+    pub base: RwSignal<f64>,
     /// Seeds whatever is sampled.
     pub seed: RwSignal<u64>,
 }
@@ -116,6 +156,8 @@ impl Desk {
             draft: Draft::new(),
             settings: Settings::new(),
             preview: RwSignal::new(None),
+            changes: RwSignal::default(),
+            wanted_percent: RwSignal::new(None),
             ledger: RwSignal::default(),
             shown: RwSignal::new(None),
             asked: RwSignal::new(None),
@@ -123,6 +165,7 @@ impl Desk {
             examples: RwSignal::default(),
             example: RwSignal::default(),
             forced: RwSignal::default(),
+            quiet: StoredValue::new_local(Quiet::default()),
         };
         let place = match surroundings::parameter("device").as_deref() {
             Some("webgpu") => Some(Place::WebGpu),
@@ -188,6 +231,11 @@ impl Desk {
         self.engine.activity.with(Option::is_some)
     }
 
+    /// What the chosen method needs and the chosen model comes without, as a sentence.
+    pub fn lacks(self) -> Option<String> {
+        methods::missing(&self.settings.editor(), &self.chosen_model()?)
+    }
+
     /// What is wrong with the form, if anything.
     pub fn objection(self) -> Option<Failure> {
         self.draft.fact().validate().err()
@@ -214,7 +262,7 @@ impl Desk {
         self.clear();
         if let Some(Event::Loaded(model)) = self.run(Command::Load(ModelSource::Bundled { id })).await {
             self.settings.suit(&model);
-            self.look().await;
+            self.catch_up().await;
         }
     }
 
@@ -230,19 +278,124 @@ impl Desk {
         }
     }
 
-    /// Asks the model for the form's prompt, so that the visitor sees what it says now.
-    pub async fn look(self) {
-        let prompt = self.draft.prompt.get_untracked().trim_end().to_owned();
+    /// Asks for what is shown and no longer true: how the model completes the form's prompt, what is left of the shown
+    /// edit, how far the weights are from the unedited ones. Whatever the visitor asks meanwhile comes first.
+    pub async fn catch_up(self) {
+        let turn = self.take_turn();
         let ready =
             self.engine.model.with_untracked(Option::is_some) && self.engine.activity.with_untracked(Option::is_none);
-        if prompt.is_empty() || !ready || self.engine.state.get_untracked() != State::Running {
+        if !ready || self.engine.state.get_untracked() != State::Running {
             return;
         }
-        if let Ok(Event::Answered(answer)) =
-            self.engine.send_quietly(Command::Ask { prompt, tokens: TOKENS, top: TOP }).await
-        {
-            self.preview.set(Some(answer));
+        match untrack(|| self.shown_entry()) {
+            None => self.preview_again(turn).await,
+            Some(entry) => {
+                self.measure_again(turn, entry).await;
+                self.compare_again(turn).await;
+            }
         }
+    }
+
+    async fn preview_again(self, turn: u32) {
+        let prompt = self.draft.prompt.get_untracked().trim_end().to_owned();
+        let known = self.preview.with_untracked(|preview| preview.as_ref().is_some_and(|known| known.prompt == prompt));
+        if prompt.is_empty() || (known && self.quiet.with_value(|quiet| quiet.previewed)) {
+            return;
+        }
+        let ask = Command::Ask { prompt, tokens: TOKENS, top: TOP };
+        if let Some(Event::Answered(answer)) = self.ask_quietly(turn, ask).await {
+            self.preview.set(Some(answer));
+            self.quiet.update_value(|quiet| quiet.previewed = true);
+        }
+    }
+
+    async fn measure_again(self, turn: u32, entry: Entry) {
+        if !entry.is_stale() {
+            return;
+        }
+        if let Some(Event::Measured(facts)) = self.ask_quietly(turn, Command::Measure { facts: vec![entry.fact] }).await
+        {
+            let place = self.shown.get_untracked();
+            self.ledger.update(|ledger| {
+                if let Some(entry) = place.and_then(|place| ledger.get_mut(place)) {
+                    entry.again = facts.into_iter().next();
+                }
+            });
+        }
+    }
+
+    async fn compare_again(self, turn: u32) {
+        if self.quiet.with_value(|quiet| quiet.compared) {
+            return;
+        }
+        if let Some(Event::Changed(weights)) = self.ask_quietly(turn, Command::Changes).await {
+            self.changes.set(weights);
+            self.quiet.update_value(|quiet| quiet.compared = true);
+        }
+    }
+
+    /// Asks without showing that something runs; nothing when it failed or somebody else's turn has come.
+    async fn ask_quietly(self, turn: u32, command: Command) -> Option<Event> {
+        if !self.has_turn(turn) {
+            return None;
+        }
+        self.engine.send_quietly(command).await.ok().filter(|_| self.has_turn(turn))
+    }
+
+    fn take_turn(self) -> u32 {
+        self.quiet.update_value(|quiet| quiet.turn += 1);
+        self.quiet.with_value(|quiet| quiet.turn)
+    }
+
+    fn has_turn(self, turn: u32) -> bool {
+        self.quiet.with_value(|quiet| quiet.turn == turn)
+    }
+
+    /// Says that the weights are others now than those that were asked about.
+    fn outdate(self) {
+        self.quiet.update_value(|quiet| (quiet.previewed, quiet.compared) = (false, false));
+    }
+
+    /// Keeps another share of every edit, once the slider has rested.
+    pub fn keep(self, percent: u32) {
+        self.wanted_percent.set(Some(percent));
+        let rest = Timeout::new(REST_MILLISECONDS, move || spawn_local(self.keep_now(percent)));
+        self.quiet.update_value(|quiet| quiet.rest = Some(rest)); // dropping the earlier one stops it
+    }
+
+    /// Regularises the edits anew, from what their editors planned, and asks again what is shown.
+    async fn keep_now(self, percent: u32) {
+        let Some(entry) = untrack(|| self.shown_entry()).filter(|_| !untrack(|| self.busy())) else {
+            return self.wanted_percent.set(None);
+        };
+        let turn = self.take_turn();
+        let regularizer = methods::keeping(entry.regularizer, percent);
+        let command = Command::Regularize { regularizer, over: Over::Each, seed: entry.report.spec.seed };
+        match self.engine.send_quietly(command).await {
+            Ok(Event::Changed(_)) => {
+                self.outdate();
+                self.ledger.update(|ledger| {
+                    for entry in ledger {
+                        (entry.regularizer, entry.again) = (regularizer, None);
+                    }
+                });
+                if self.has_turn(turn) {
+                    self.catch_up().await;
+                }
+            }
+            Ok(_) => {} // somebody's turn came before it was done; nothing was changed
+            Err(failure) => self.failure.set(Some(failure)),
+        }
+        // Unless the slider has moved on since.
+        self.wanted_percent.update(|wanted| {
+            wanted.take_if(|wanted| *wanted == percent);
+        });
+    }
+
+    /// Shows one of the edits.
+    pub fn show(self, place: usize) {
+        self.shown.set(Some(place));
+        spawn_local(self.catch_up());
     }
 
     /// Fills the form with the next ready fact.
@@ -256,7 +409,7 @@ impl Desk {
             self.draft.fill(&fact);
             self.shown.set(None);
             self.failure.set(None);
-            spawn_local(self.look());
+            spawn_local(self.catch_up());
         }
     }
 
@@ -266,9 +419,9 @@ impl Desk {
     }
 
     /// Edits the fact in the form. An edit of the same fact is taken back first, so that settings can be compared.
-    pub async fn edit(self) {
+    pub async fn edit(self, guards: Guards) {
         let fact = self.draft.fact();
-        if untrack(|| self.objection().is_some() || self.busy()) {
+        if untrack(|| self.objection().is_some() || self.lacks().is_some() || self.busy()) {
             return;
         }
         if untrack(|| self.replaces()) && !self.undo_once().await {
@@ -276,24 +429,27 @@ impl Desk {
         }
         self.shown.set(None);
         surroundings::reveal_on_small_screens(ids::RESULT);
-        let command = Command::Edit { facts: vec![fact.clone()], spec: self.settings.spec() };
+        let command = Command::Edit { facts: vec![fact.clone()], spec: EditSpec { guards, ..self.settings.spec() } };
         if let Some(Event::Edited(report)) = self.run(command).await {
-            self.ledger.update(|ledger| ledger.push(Entry { fact, report }));
+            self.outdate();
+            let entry = Entry { fact, regularizer: report.spec.regularizer, report, again: None };
+            self.ledger.update(|ledger| ledger.push(entry));
             self.shown.set(Some(self.ledger.with_untracked(Vec::len) - 1));
         }
+        self.catch_up().await;
     }
 
     /// Takes back the newest edit.
     pub async fn undo(self) {
         if self.undo_once().await {
-            self.shown.set(None);
-            self.look().await;
+            self.catch_up().await;
         }
     }
 
     async fn undo_once(self) -> bool {
         let undone = matches!(self.run(Command::Undo).await, Some(Event::Undone { .. }));
         if undone {
+            self.outdate();
             self.ledger.update(|ledger| {
                 ledger.pop();
             });
@@ -308,10 +464,12 @@ impl Desk {
         if let Some(Event::Answered(answer)) = self.run(Command::Ask { prompt, tokens: TOKENS, top: TOP }).await {
             self.asked.set(Some((answer, edits)));
         }
+        self.catch_up().await;
     }
 
     async fn run(self, command: Command) -> Option<Event> {
         self.failure.set(None);
+        self.take_turn();
         match self.engine.send(command).await {
             Ok(event) => Some(event),
             Err(failure) => {
@@ -325,7 +483,9 @@ impl Desk {
         self.ledger.set(Vec::new());
         self.shown.set(None);
         self.preview.set(None);
+        self.changes.set(Vec::new());
         self.asked.set(None);
+        self.outdate();
     }
 }
 
@@ -389,25 +549,36 @@ impl Draft {
 
 impl Settings {
     fn new() -> Self {
+        let published = |method: &&str| EditorSpec::published(method, ArchitectureKind::Gpt2);
         Self {
-            rome: RwSignal::new(RomeSpec::published(ArchitectureKind::Gpt2)),
+            method: RwSignal::new(methods::METHODS[0].name),
+            editors: RwSignal::new(EditorSpec::METHODS.iter().filter_map(published).collect()),
             regularizer: RwSignal::new("rect"),
             keep_percent: RwSignal::new(40),
+            base: RwSignal::new(std::f64::consts::E),
             seed: RwSignal::new(0),
         }
     }
 
-    /// Settings published for another model family, and a layer that this model lacks, give way to its own.
+    /// Every method's settings are another model's and give way to this one's.
     fn suit(self, model: &ModelInfo) {
-        self.rome.update(|rome| {
-            let families = [ArchitectureKind::Gpt2, ArchitectureKind::Llama];
-            let layers = rome.layers.take().filter(|layers| layers.iter().all(|layer| *layer < model.layers));
-            if families.iter().any(|family| RomeSpec::published(*family) == *rome) {
-                *rome = RomeSpec::published(model.architecture);
-            }
-            if layers.is_some() {
-                rome.layers = layers;
-            }
+        self.editors.set(model.editors.clone());
+    }
+
+    /// The settings of the chosen method.
+    pub fn editor(self) -> EditorSpec {
+        let method = self.method.get();
+        let own = self.editors.with(|editors| editors.iter().find(|editor| editor.method() == method).cloned());
+        own.or_else(|| EditorSpec::published(method, ArchitectureKind::Gpt2)).unwrap_or_else(|| {
+            unreachable!("the form offers the methods of protocol's list, and {method:?} is none of them")
+        })
+    }
+
+    /// Takes these settings for their method.
+    pub fn set_editor(self, editor: EditorSpec) {
+        self.editors.update(|editors| {
+            editors.retain(|other| other.method() != editor.method());
+            editors.push(editor);
         });
     }
 
@@ -417,16 +588,15 @@ impl Settings {
         match self.regularizer.get() {
             "rect" => Regularizer::Rect { keep },
             "random" => Regularizer::Random { keep },
+            "pca" => Regularizer::Pca { keep },
+            "low_rank" => Regularizer::LowRank { keep },
+            "prune" => Regularizer::Prune { base: self.base.get() },
             _ => Regularizer::None,
         }
     }
 
     /// Everything together.
     pub fn spec(self) -> EditSpec {
-        untrack(|| EditSpec {
-            editor: EditorSpec::Rome(self.rome.get()),
-            regularizer: self.regularizer(),
-            seed: self.seed.get(),
-        })
+        untrack(|| EditSpec { regularizer: self.regularizer(), seed: self.seed.get(), ..EditSpec::new(self.editor()) })
     }
 }

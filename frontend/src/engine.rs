@@ -239,6 +239,8 @@ fn name(command: &Command) -> &'static str {
         Command::Ask { .. } => "ask",
         Command::Edit { .. } => "edit",
         Command::Measure { .. } => "measure",
+        Command::Regularize { .. } => "regularize",
+        Command::Changes => "changes",
         Command::Undo => "undo",
         Command::Cancel => "cancel",
     }

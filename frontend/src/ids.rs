@@ -28,14 +28,21 @@ pub const TARGET_TRUE: &str = "target-true";
 /// Fills the form with the next ready fact.
 pub const EXAMPLE_BUTTON: &str = "example-button";
 
-/// Radio buttons named `regularizer`, with the ids `regularizer-none`, `regularizer-rect`, `regularizer-random`.
+/// The method picker, a `select` whose values are the methods' names.
+pub const METHOD: &str = "method";
+/// Text: what the chosen method needs and the model comes without; empty when nothing is missing.
+pub const LACKS: &str = "lacks";
+/// Radio buttons named `regularizer`, with the ids `regularizer-none`, `regularizer-rect`, `regularizer-random` and
+/// `regularizer-more`, which shows more of them: `regularizer-pca`, `regularizer-low_rank`, `regularizer-prune`.
 pub const REGULARIZER: &str = "regularizer";
-/// The share RECT keeps, in percent: `input type=range`.
+/// The share the regularizer keeps of the next edit, in percent: `input type=range`.
 pub const KEEP: &str = "keep";
 
 /// Edits the fact in the form; when the newest edit wrote the same fact, takes that back first.
 /// Disabled while something runs and while the form cannot be used.
 pub const EDIT_BUTTON: &str = "edit-button";
+/// Edits although a guard has refused to. There only after it has.
+pub const ANYWAY_BUTTON: &str = "anyway-button";
 /// Drops what runs. There only while something runs.
 pub const CANCEL_BUTTON: &str = "cancel-button";
 /// Takes back the newest edit. There only when there is one.
@@ -54,6 +61,15 @@ pub const RESULT: &str = "result";
 pub const ANSWER_BEFORE: &str = "answer-before";
 /// Text: the same after it. There only in the state `done`.
 pub const ANSWER_AFTER: &str = "answer-after";
+
+/// The share that is kept of the edits the model carries, in percent: `input type=range`.
+pub const KEEP_NOW: &str = "keep-now";
+/// What holds it. `data-keep` is the share of what is shown; `data-state` is `waiting` until that is the slider's, then
+/// `idle`. There only while an edit is shown.
+pub const KEEP_NOW_CARD: &str = "keep-now-card";
+/// How far the weights are from the unedited ones. `data-manhattan` is the sum of absolute changes, unrounded.
+/// There only while an edit is shown.
+pub const CHANGE: &str = "change";
 
 /// A prompt of the visitor's own.
 pub const ASK_INPUT: &str = "ask-input";

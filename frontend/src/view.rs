@@ -1,6 +1,6 @@
 //! Numbers and texts to what is drawn: plain functions, so that they can be tested without a browser.
 
-use rectify_protocol::{Failure, Probe, Progress, Step};
+use rectify_protocol::{Failure, Probe, Progress, Step, WeightChange};
 
 /// A probability as a person reads it: `91.2 %`, never `0.0 %` for something that can happen.
 pub fn percent(p: f64) -> String {
@@ -156,8 +156,9 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
         Some(Progress::Measuring { after: true }) => "Asking the edited model".into(),
         Some(Progress::SamplingContexts { done, total }) => format!("Writing contexts: {done} of {total} tokens"),
         Some(Progress::Optimizing { step, steps, .. }) => {
-            format!("Looking for the value: step {} of {steps}", step.step + 1)
+            format!("Optimising: step {} of {steps}", step.step + 1)
         }
+        Some(Progress::Planning { done, total }) => format!("Planning the change: {done} of {total}"),
         Some(Progress::Applying) => "Changing the weights".into(),
         None => match doing {
             "load" => "Looking for the model",
@@ -174,10 +175,41 @@ pub fn progress_share(progress: Option<&Progress>) -> Option<f64> {
     let share = |done: f64, all: f64| (all > 0.0).then(|| (done / all).clamp(0.0, 1.0));
     match progress? {
         Progress::Fetching { done, total, .. } => share(*done as f64, (*total)? as f64),
-        Progress::SamplingContexts { done, total } => share(*done as f64, *total as f64),
+        Progress::SamplingContexts { done, total } | Progress::Planning { done, total } => {
+            share(*done as f64, *total as f64)
+        }
         Progress::Optimizing { step, steps, .. } => share((step.step + 1) as f64, *steps as f64),
         Progress::Preparing | Progress::Measuring { .. } | Progress::Applying => None,
     }
+}
+
+/// What computes, by the name it has in reports.
+pub fn device(name: &str) -> &str {
+    match name {
+        "flex" => "CPU",
+        "webgpu" => "WebGPU",
+        other => other,
+    }
+}
+
+/// Sum of absolute changes, over all matrices.
+pub fn manhattan(weights: &[WeightChange]) -> f64 {
+    weights.iter().map(|change| change.manhattan).sum()
+}
+
+/// `all 3 edits together`.
+pub fn together(edits: usize) -> String {
+    match edits {
+        0 | 1 => "the edit".into(),
+        2 => "both edits together".into(),
+        n => format!("all {n} edits together"),
+    }
+}
+
+/// Whether a guard gave the edit up, so that the visitor may have it anyway.
+pub fn refused_by_guard(failure: &Failure) -> bool {
+    let guards = ["max_relative_norm", "max_perplexity_ratio"];
+    failure.message.ends_with("Nothing was changed") && guards.iter().any(|guard| failure.message.contains(guard))
 }
 
 /// A failure as a sentence in the form's own words: ``“Should say” is empty.``
@@ -279,6 +311,22 @@ mod tests {
         assert_eq!(paraphrase_verdict(&probe(0.5)), Verdict { good: false, words: "in part", sign: "≈" });
         assert_eq!(neighbor_verdict(&probe(0.0)), Verdict { good: false, words: "moved", sign: "✕" });
         assert_eq!(neighbor_verdict(&probe(f64::NAN)), Verdict { good: false, words: "moved", sign: "✕" });
+    }
+
+    #[test]
+    fn only_a_guard_can_be_overruled() {
+        let refused = |message: &str| refused_by_guard(&Failure::bad_input(message));
+        assert!(refused("the update of w is 12.0 times …; the limit max_relative_norm is 10. Nothing was changed"));
+        assert!(refused("… more than 100 times (max_perplexity_ratio). Nothing was changed"));
+        assert!(!refused("max_relative_norm is 0; it must be a finite number above 0"));
+        assert!(!refused("the update of w is not a finite number"));
+    }
+
+    #[test]
+    fn edits_are_counted_in_words() {
+        check(together(1), "the edit");
+        check(together(2), "both edits together");
+        check(together(3), "all 3 edits together");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rectify_protocol::{Answer, Contexts, EditSpec, EditorSpec, Fact, Regularizer, RomeSpec};
+use rectify_protocol::{Answer, Contexts, EditSpec, EditorSpec, Fact, Guards, Regularizer, RomeSpec, ValueSpec};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -69,12 +69,13 @@ fn check_undo(worker: &mut Worker, model: &str) {
     };
     let prompt = fact.prompt.clone();
     let before = worker.ask(&prompt, 4, info.vocab);
-    let rome = RomeSpec {
+    let value = ValueSpec {
         v_num_grad_steps: 4,
         contexts: Contexts::Given(vec!["{}".into(), "Therefore, the river is long. {}".into()]),
-        ..RomeSpec::default()
+        ..ValueSpec::default()
     };
-    let spec = EditSpec { editor: EditorSpec::Rome(rome), regularizer: Regularizer::Rect { keep: 0.4 }, seed: 0 };
+    let editor = EditorSpec::Rome(RomeSpec { value, ..RomeSpec::default() });
+    let spec = EditSpec { regularizer: Regularizer::Rect { keep: 0.4 }, ..EditSpec::new(editor) };
     let (_, report) = worker.edit(fact, spec);
     assert_eq!(report.edits, 1);
     assert!(report.delta_norm > 0.0);
@@ -145,17 +146,17 @@ impl Golden {
             ..Fact::default()
         };
         let settings = &rome["hparams"];
-        let editor = EditorSpec::Rome(RomeSpec {
-            layers: Some(vec![count(&rome["layer"])]),
+        let value = ValueSpec {
             v_num_grad_steps: count(&settings["v_num_grad_steps"]),
             v_lr: number(&settings["v_lr"]),
             v_weight_decay: number(&settings["v_weight_decay"]),
             clamp_norm_factor: number(&settings["clamp_norm_factor"]),
             kl_factor: number(&settings["kl_factor"]),
             contexts: Contexts::Given(serde_json::from_value(rome["templates"].clone()).expect("templates")),
-            ..RomeSpec::default()
-        });
-        let (_, report) = worker.edit(fact, EditSpec { editor, regularizer: Regularizer::None, seed: 0 });
+        };
+        let layers = Some(vec![count(&rome["layer"])]);
+        let editor = EditorSpec::Rome(RomeSpec { layers, value, ..RomeSpec::default() });
+        let (_, report) = worker.edit(fact, EditSpec { guards: Guards::NONE, ..EditSpec::new(editor) });
         assert_eq!(report.steps, count(&request["evaluations"]), "{model}: evaluations");
         let expected = number(&request["plain"]["dW_fro"]);
         let error = (report.delta_norm - expected).abs() / expected;

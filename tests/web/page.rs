@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::{
     driver::Browser,
     ids::{
-        ANSWER_AFTER, ANSWER_BEFORE, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, EDIT_BUTTON, ERROR,
-        MODEL_STATUS, PROGRESS, PROMPT, RESULT, SUBJECT, TARGET_NEW, UNDO_BUTTON,
+        ANSWER_AFTER, ANSWER_BEFORE, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE, EDIT_BUTTON, ERROR,
+        KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PROGRESS, PROMPT, REGULARIZER, RESULT, SUBJECT,
+        TARGET_NEW, UNDO_BUTTON,
     },
     site::Site,
 };
@@ -48,6 +49,70 @@ fn an_edit_changes_the_answer_and_undo_restores_it_bit_for_bit() {
     assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
 }
 
+/// Methods that need nothing beside the model; the others have the same way through the page.
+#[test]
+fn another_method_is_chosen_edits_and_is_undone() {
+    let (_site, page) = open("another-method");
+    let prompt = value(&page, PROMPT);
+    let before = ask(&page, &prompt, 0);
+    page.click(&format!("{REGULARIZER}-none"));
+    for (method, label) in [("kn", "KN"), ("ft", "Fine-tuning")] {
+        choose(&page, METHOD, method);
+        assert_eq!(page.text(LACKS).as_deref(), Some(""), "{method} needs nothing that the model comes without");
+        page.click(EDIT_BUTTON);
+        page.wait(&format!("the edit by {method}"), LONG, |page| {
+            assert!(page.attribute(ERROR, "data-kind").is_none(), "{method}: {:?}", page.text(ERROR));
+            state(page, RESULT) == "done"
+        });
+        let heading = page.text(RESULT).unwrap_or_default();
+        assert!(heading.contains(&format!("After {label}")), "{heading:?} names {label}");
+        assert_ne!(ask(&page, &prompt, 1), before, "the edited model answers otherwise");
+
+        page.click(UNDO_BUTTON);
+        page.wait("the undo", LONG, |page| page.attribute(MODEL_STATUS, "data-edits").as_deref() == Some("0"));
+        assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
+    }
+}
+
+#[test]
+fn a_method_says_what_the_model_comes_without() {
+    let (_site, page) = open("lacks");
+    choose(&page, METHOD, "rome");
+    page.wait("ROME to be possible", SHORT, |page| page.enabled(EDIT_BUTTON));
+    // The model for tests comes with nothing.
+    choose(&page, MODEL, "gpt2-tiny");
+    page.wait("the model for tests", LONG, |page| {
+        page.attribute(MODEL_STATUS, "data-model").as_deref() == Some("gpt2-tiny") && idle(page)
+    });
+    for (method, what) in [("memit", "statistics of the keys"), ("mend", "a network that was taught")] {
+        choose(&page, METHOD, method);
+        page.wait(what, SHORT, |page| page.text(LACKS).unwrap_or_default().contains(what));
+        assert!(!page.enabled(EDIT_BUTTON), "{method} cannot edit without");
+    }
+}
+
+#[test]
+fn the_slider_trims_the_edit_without_editing_again() {
+    let (_site, page) = open("keep-now");
+    let prompt = value(&page, PROMPT);
+    page.click(EDIT_BUTTON);
+    page.wait("the edit", LONG, |page| state(page, RESULT) == "done");
+    assert_eq!(page.attribute(KEEP_NOW_CARD, "data-keep").as_deref(), Some("40"), "what the form asked for");
+    let kept_40 = ask(&page, &prompt, 1);
+    let all_of_40 = manhattan(&page);
+
+    let kept_5 = keep(&page, 5, &prompt);
+    let all_of_5 = manhattan(&page);
+    assert!(all_of_5 < all_of_40, "less is changed: {all_of_5} against {all_of_40}");
+    assert!(all_of_5 > 0.0);
+    assert_ne!(kept_5, kept_40, "the model answers otherwise");
+    assert!(page.text(RESULT).unwrap_or_default().contains("RECT 5 %"), "the heading says what is kept now");
+
+    assert_eq!(keep(&page, 40, &prompt), kept_40, "the same share again gives the same answer, bit for bit");
+    assert!((manhattan(&page) - all_of_40).abs() <= 1e-3 * all_of_40);
+    assert_eq!(state(&page, RESULT), "done");
+}
+
 #[test]
 fn a_cancelled_edit_leaves_the_model_as_it_was() {
     let (_site, page) = open("cancel");
@@ -81,6 +146,34 @@ fn a_fact_that_cannot_be_edited_is_explained() {
     said("Ida", "Ada was born in the city of", "Rome", "does not occur in the prompt");
     said("Ada", "Ada, Ada was born in the city of", "Rome", "2 times");
     said("Ada", "Ada was born in the city of", "", "empty");
+}
+
+/// Moves the slider below the result, waits until the page shows that share, and asks the model.
+#[track_caller]
+fn keep(page: &Browser, percent: u32, prompt: &str) -> (String, String) {
+    let slide = "const slider = document.getElementById(arguments[0]); slider.value = arguments[1];
+        slider.dispatchEvent(new Event('input', { bubbles: true }));";
+    page.wait("the slider", SHORT, |page| page.enabled(KEEP_NOW));
+    page.run(slide, serde_json::json!([KEEP_NOW, percent]));
+    page.wait("what is kept now", LONG, |page| {
+        page.attribute(KEEP_NOW_CARD, "data-keep") == Some(percent.to_string()) && state(page, KEEP_NOW_CARD) == "idle"
+    });
+    ask(page, prompt, 1)
+}
+
+/// The sum of absolute changes, once the page knows it.
+#[track_caller]
+fn manhattan(page: &Browser) -> f64 {
+    let sum = page.attribute(CHANGE, "data-manhattan").expect("what changed is shown");
+    sum.parse().unwrap_or_else(|_| panic!("{sum:?} is no number"))
+}
+
+/// Chooses in a `select`, as far as a page can tell.
+#[track_caller]
+fn choose(page: &Browser, id: &str, value: &str) {
+    let choose = "const select = document.getElementById(arguments[0]); select.value = arguments[1];
+        select.dispatchEvent(new Event('change', { bubbles: true })); return select.value;";
+    assert_eq!(page.run(choose, serde_json::json!([id, value])), value, "{id} offers {value}");
 }
 
 /// Puts a prompt to the model, which carries `edits`. The answer with every digit.

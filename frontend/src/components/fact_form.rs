@@ -14,7 +14,7 @@ pub fn FactForm(
     let draft = desk.draft;
     let look = move |_| {
         desk.shown.set(None);
-        spawn_local(desk.look());
+        spawn_local(desk.catch_up());
     };
     let counts = move || {
         let counted = |n: usize, one: &str, many: &str| match n {

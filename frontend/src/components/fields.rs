@@ -59,52 +59,83 @@ pub fn Segments(
     }
 }
 
-/// A number with its name; text that is no such number is said so and changes nothing.
+/// A line of text with its name; what cannot be taken is said so and changes nothing.
 #[component]
-pub fn NumberField(
+pub fn TextField(
     /// The input's id.
-    id: &'static str,
-    /// What it is called.
-    label: &'static str,
-    /// The name used in papers and on the command line.
-    name: &'static str,
-    /// The number.
     #[prop(into)]
-    value: Signal<f64>,
-    /// Called with a number from `min` to `max`.
-    set: impl Fn(f64) + 'static,
-    /// The smallest allowed.
-    min: f64,
-    /// The largest allowed.
-    max: f64,
-    /// Whether only whole numbers are.
-    #[prop(default = false)]
-    whole: bool,
+    id: String,
+    /// What it is called.
+    #[prop(into)]
+    label: String,
+    /// The name used in papers and on the command line.
+    #[prop(into)]
+    name: String,
+    /// The text, as it was last taken.
+    #[prop(into)]
+    value: Signal<String>,
+    /// Called with what was typed; says what is wrong with it.
+    set: impl Fn(&str) -> Result<(), String> + 'static,
 ) -> impl IntoView {
-    let wrong = RwSignal::new(false);
-    let kind = if whole { "a whole number" } else { "a number" };
-    let complaint = move || wrong.get().then(|| format!("{kind} from {min} to {max}; {} stays", value.get()));
-    let hear = move |text: String| match text.trim().parse::<f64>() {
-        Ok(number) if (min..=max).contains(&number) && (!whole || number.fract() == 0.0) => {
-            wrong.set(false);
-            set(number);
-        }
-        _ => wrong.set(true),
+    let wrong = RwSignal::new(None::<String>);
+    let complaint = move || {
+        wrong.get().map(|wrong| {
+            let stays = value.get();
+            if stays.is_empty() { format!("{wrong}; it stays empty") } else { format!("{wrong}; {stays} stays") }
+        })
     };
     view! {
         <div class="field">
-            <label for=id>{label}" "<code>{name}</code></label>
+            <label for=id.clone()>{label}" "<code>{name}</code></label>
             <input
-                id=id
+                id=id.clone()
                 type="text"
                 inputmode="decimal"
                 autocomplete="off"
-                prop:value=move || value.get().to_string()
-                aria-invalid=move || wrong.get().to_string()
+                prop:value=value
+                aria-invalid=move || wrong.with(Option::is_some).to_string()
                 aria-describedby=format!("{id}-wrong")
-                on:change=move |event| hear(event_target_value(&event))
+                on:change=move |event| wrong.set(set(&event_target_value(&event)).err())
             />
             <p class="wrong" id=format!("{id}-wrong")>{complaint}</p>
+        </div>
+    }
+}
+
+/// A share in percent: a slider with its name and its value.
+#[component]
+pub fn ShareField(
+    /// The slider's id.
+    id: &'static str,
+    /// What is kept.
+    #[prop(into)]
+    label: Signal<String>,
+    /// The share.
+    #[prop(into)]
+    percent: Signal<u32>,
+    /// Called with a share from 1 to 100 while the slider moves.
+    set: impl Fn(u32) + 'static,
+    /// Whether it stands still.
+    #[prop(into, default = false.into())]
+    disabled: Signal<bool>,
+) -> impl IntoView {
+    view! {
+        <div class="field">
+            <label for=id>{label} " " <output for=id>{percent}" %"</output></label>
+            <input
+                id=id
+                type="range"
+                min="1"
+                max="100"
+                style=move || format!("--share: {}%", percent.get())
+                prop:value=move || percent.get().to_string()
+                prop:disabled=disabled
+                on:input=move |event| {
+                    if let Ok(percent) = event_target_value(&event).parse() {
+                        set(percent);
+                    }
+                }
+            />
         </div>
     }
 }

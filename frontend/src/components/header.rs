@@ -87,11 +87,7 @@ fn Status(desk: Desk) -> impl IntoView {
             Place::Server => "Asking the server for a session".into(),
         },
         (State::Running, Some(model)) => {
-            let device = match model.device.as_str() {
-                "flex" => "CPU",
-                "webgpu" => "WebGPU",
-                other => other,
-            };
+            let device = view::device(&model.device);
             let edits = match desk.ledger.with(Vec::len) {
                 0 => "no edits".to_owned(),
                 1 => "1 edit".to_owned(),

@@ -1,9 +1,8 @@
 use leptos::{prelude::*, task::spawn_local};
 
-use super::result::edit_words;
 use crate::{
     desk::{Desk, Entry},
-    ids, view,
+    ids, methods, view,
 };
 
 /// The edits the model carries, newest on top.
@@ -57,11 +56,11 @@ fn line(desk: Desk, place: usize, entry: &Entry, newest: bool) -> impl IntoView 
                 type="button"
                 class="title"
                 aria-pressed=move || shown().to_string()
-                on:click=move |_| desk.shown.set(Some(place))
+                on:click=move |_| desk.show(place)
             >
                 {entry.fact.subject.clone()} " → " {entry.fact.target_new.clone()}
             </button>
-            <p class="quiet">{edit_words(&entry.report.spec)}" · "{view::duration(entry.report.seconds)} {newest.then_some(" · ")} {undo}</p>
+            <p class="quiet">{methods::edit_words(entry.report.spec.editor.method(), entry.regularizer)}" · "{view::duration(entry.report.seconds)} {newest.then_some(" · ")} {undo}</p>
         </li>
     }
 }

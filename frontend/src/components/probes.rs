@@ -14,7 +14,7 @@ pub fn Probes(
 ) -> impl IntoView {
     let entry = Memo::new(move |_| desk.shown_entry());
     let body = move || {
-        let report = entry.get()?.report.facts.into_iter().next()?;
+        let report = entry.get()?.outcome()?.clone();
         Some(view! {
             <section class="card" aria-labelledby="probes-heading">
                 <h2 id="probes-heading">"Did it hold, and what else moved?"</h2>

@@ -1,8 +1,8 @@
 use leptos::{prelude::*, task::spawn_local};
-use rectify_protocol::{Answer, Candidate, EditSpec, FactReport, Measure, Progress, Regularizer};
+use rectify_protocol::{Answer, Candidate, FactReport, Measure, Progress};
 
 use super::{bars::Bars, loss_curve::LossCurve};
-use crate::{desk::Desk, ids, view};
+use crate::{desk::Desk, ids, methods, view};
 
 /// The fact as a sentence, and what the model says before and after.
 #[component]
@@ -24,7 +24,7 @@ pub fn ResultCard(
         (false, false) => "empty",
     };
     let fact = Memo::new(move |_| entry.get().map_or_else(|| desk.draft.fact(), |entry| entry.fact));
-    let report = move || entry.get().and_then(|entry| entry.report.facts.into_iter().next());
+    let report = move || entry.get().and_then(|entry| entry.outcome().cloned());
 
     let before = move || match (report(), desk.preview.get()) {
         (Some(FactReport { before, .. }), _) => {
@@ -60,7 +60,9 @@ pub fn ResultCard(
     };
     let after_heading = move || match (running.get(), entry.get()) {
         (true, _) => "Editing …".to_owned(),
-        (false, Some(entry)) => format!("After {}", edit_words(&entry.report.spec)),
+        (false, Some(entry)) => {
+            format!("After {}", methods::edit_words(entry.report.spec.editor.method(), entry.regularizer))
+        }
         (false, None) => "After the edit".to_owned(),
     };
     view! {
@@ -137,7 +139,7 @@ fn Live(desk: Desk) -> impl IntoView {
     let steps = Signal::derive(move || {
         activity.with(|activity| match activity.as_ref().and_then(|activity| activity.progress.as_ref()) {
             Some(Progress::Optimizing { steps, .. }) => *steps,
-            _ => desk.settings.rome.with(|rome| rome.v_num_grad_steps),
+            _ => methods::steps(&desk.settings.editor()).unwrap_or(0),
         })
     });
     let words = move || {
@@ -146,22 +148,11 @@ fn Live(desk: Desk) -> impl IntoView {
         })
     };
     view! {
-        <LossCurve trace steps />
+        <Show when=move || steps.get() != 0><LossCurve trace steps /></Show>
         <p class="quiet">
             {words} " · "
             // Where the page is one column, the form and its own cancel button are out of sight.
             <button type="button" class="link" on:click=move |_| desk.engine.cancel()>"cancel"</button>
         </p>
-    }
-}
-
-/// `ROME + RECT 40 %`.
-pub fn edit_words(spec: &EditSpec) -> String {
-    let method = spec.editor.method().to_uppercase();
-    let keep = (spec.regularizer.keep() * 100.0).round();
-    match spec.regularizer {
-        Regularizer::None => method,
-        Regularizer::Rect { .. } => format!("{method} + RECT {keep} %"),
-        Regularizer::Random { .. } => format!("{method}, random {keep} %"),
     }
 }

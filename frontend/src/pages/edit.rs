@@ -4,7 +4,8 @@ use leptos::prelude::*;
 
 use crate::{
     components::{
-        AskCard, EditForm, FactForm, Header, HowItWorks, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard,
+        AskCard, EditForm, FactForm, Header, HowItWorks, KeepLess, Ledger, ModelCard, Probes, ResultCard,
+        WeightChangeCard,
     },
     desk::Desk,
 };
@@ -23,6 +24,7 @@ pub fn EditPage() -> impl IntoView {
             </div>
             <div class="column seen">
                 <ResultCard desk />
+                <KeepLess desk />
                 <HowItWorks desk />
                 <Probes desk />
                 <AskCard desk />

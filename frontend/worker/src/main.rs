@@ -11,9 +11,11 @@ mod store;
 
 use std::cell::Cell;
 
+use burn::tensor::Device;
 use rectify_core::{Session, model::Loader};
 use rectify_protocol::{
-    CatalogModel, Command, EditorSpec, Event, Failure, Kind, ModelInfo, ModelSource, Progress, Reply, Request,
+    CatalogFile, CatalogModel, Command, EditorSpec, Event, Failure, FileRole, Kind, ModelSource, Progress, Reply,
+    Request,
 };
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent, UrlSearchParams};
@@ -50,7 +52,7 @@ fn main() {
     hear.forget(); // it listens as long as the worker lives
 
     wasm_bindgen_futures::spawn_local(async move {
-        let mut server = Server { session: None, loaded: None, store: Store::new(base()) };
+        let mut server = Server { device: None, session: None, store: Store::new(base()) };
         loop {
             let Request { id, command } = inbox.next().await;
             RUNNING.set(Some(id));
@@ -69,10 +71,10 @@ fn main() {
 
 /// What a worker keeps between commands.
 struct Server {
-    /// Kept when a later load fails or is cancelled; its device serves the next model too.
+    /// Opened with the first model, and serves the next ones too.
+    device: Option<Device>,
+    /// Kept when a later load fails or is cancelled.
     session: Option<Session>,
-    /// What the catalog says of the session's model.
-    loaded: Option<CatalogModel>,
     store: Store,
 }
 
@@ -80,10 +82,7 @@ impl Server {
     async fn serve(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
         match (command, &mut self.session) {
             (Command::Load(ModelSource::Bundled { id }), _) => self.load(&id, watch).await,
-            (mut command, Some(session)) => {
-                fill_in_layers(&mut command, self.loaded.as_ref());
-                Ok(session.handle(command, watch).await?)
-            }
+            (command, Some(session)) => Ok(session.handle(command, watch).await?),
             (_, None) => Err(Failure::bad_input("no model is loaded")),
         }
     }
@@ -92,15 +91,16 @@ impl Server {
         let model = self.store.model(id).await?;
         let config = self.small_file(&model, "config.json").await?;
         let tokenizer = self.small_file(&model, "tokenizer.json").await?;
-        if self.session.is_none() {
-            self.session = Some(Session::new(device::open().await?, device::NAME, seconds));
-        }
-        let Some(session) = &mut self.session else { unreachable!("it was made above") };
-        let mut loader = Loader::new(&config, &tokenizer, session.device())?;
-        let shards = || model.files.iter().filter(|file| file.path.ends_with(".safetensors"));
-        let total = shards().map(|file| file.size).sum();
+        let device = match &self.device {
+            Some(device) => device.clone(),
+            None => self.device.insert(device::open().await?).clone(),
+        };
+        let mut loader = Loader::new(&config, &tokenizer, &device)?;
+        let mut companions: Vec<(&CatalogFile, Vec<u8>)> = Vec::new();
+        let large = || model.files.iter().filter(|file| file.role() != FileRole::Other);
+        let total = large().map(|file| file.size).sum();
         let mut done = 0;
-        for file in shards() {
+        for file in large() {
             let mut arrived = |bytes: u64| {
                 done += bytes;
                 watch(Progress::Fetching { file: file.path.clone(), done, total: Some(total) });
@@ -109,13 +109,44 @@ impl Server {
                 }
             };
             let bytes = self.store.file(&model, file, &mut arrived).await?;
-            loader.add_shard(&file.path, &bytes)?;
+            match file.role() {
+                FileRole::Weights => loader.add_shard(&file.path, &bytes)?,
+                _ => companions.push((file, bytes)),
+            }
         }
-        let loaded = loader.finish(id)?;
+        let mut loaded = loader.finish(id)?;
+        loaded.editors = self.editors(&model, loaded.editors).await?;
+        // A session of its own, so that the one there was is still whole if a companion is not what it should be.
+        let mut session = Session::new(device, device::NAME, seconds);
         let info = session.open(loaded);
-        let default_layer = default_layers(&model, "rome").and_then(|layers| layers.first().copied());
-        self.loaded = Some(model);
-        Ok(Event::Loaded(ModelInfo { default_layer: default_layer.unwrap_or(info.default_layer), ..info }))
+        for (file, bytes) in companions {
+            match file.role() {
+                FileRole::Moment(layer) => {
+                    for warning in session.add_moment(layer, &file.path, &bytes)? {
+                        web_sys::console::warn_1(&format!("{}: {warning}", file.path).into());
+                    }
+                }
+                FileRole::Hypernetwork => session.add_hypernetwork(&file.path, &bytes)?,
+                FileRole::Weights | FileRole::Other => {}
+            }
+        }
+        self.session = Some(session);
+        Ok(Event::Loaded(info))
+    }
+
+    /// Each method's settings for a model: what its files beside the catalog say, on top of `presets`.
+    async fn editors(&self, model: &CatalogModel, presets: Vec<EditorSpec>) -> Result<Vec<EditorSpec>, Failure> {
+        let mut editors = Vec::with_capacity(presets.len());
+        for preset in presets {
+            editors.push(match model.hparams.iter().any(|method| method == preset.method()) {
+                true => {
+                    let (file, text) = self.store.settings(preset.method(), &model.id).await?;
+                    preset.with_toml(&file, &text)?
+                }
+                false => preset,
+            });
+        }
+        Ok(editors)
     }
 
     async fn small_file(&self, model: &CatalogModel, name: &str) -> Result<Vec<u8>, Failure> {
@@ -123,19 +154,6 @@ impl Server {
         let file = model.files.iter().find(|file| file.path == name).ok_or_else(missing)?;
         self.store.file(model, file, &mut |_| {}).await
     }
-}
-
-/// The layers that the catalog recommends, where an edit names none.
-fn fill_in_layers(command: &mut Command, model: Option<&CatalogModel>) {
-    let Command::Edit { spec, .. } = command else { return };
-    let Some(layers) = model.and_then(|model| default_layers(model, spec.editor.method())) else { return };
-    match &mut spec.editor {
-        EditorSpec::Rome(rome) => rome.layers.get_or_insert_with(|| layers.clone()),
-    };
-}
-
-fn default_layers<'a>(model: &'a CatalogModel, method: &str) -> Option<&'a Vec<usize>> {
-    model.default_layers.get(method).filter(|layers| !layers.is_empty())
 }
 
 fn post(reply: &Reply) {

@@ -44,6 +44,15 @@ impl Store {
         verify(&path, &bytes, file)?;
         Ok(bytes)
     }
+
+    /// A method's settings for the model called `id`: the file's name and its text.
+    pub async fn settings(&self, method: &str, id: &str) -> Result<(String, String), Failure> {
+        let path = format!("hparams/{method}/{id}.toml");
+        let bytes = fetch(&format!("{}{path}", self.base), 0, &mut |_| {}).await?;
+        check_no_page(&path, &bytes)?;
+        let text = String::from_utf8(bytes).map_err(|_| bad_file(&path, "it is no UTF-8 text"))?;
+        Ok((path, text))
+    }
 }
 
 /// The body of a successful GET. Dropping the future aborts the request.
@@ -81,16 +90,22 @@ async fn fetch(url: &str, expected_size: u64, arrived: &mut dyn FnMut(u64)) -> R
 
 /// Says what is wrong with a file that is not the one the catalog names.
 fn verify(path: &str, bytes: &[u8], file: &CatalogFile) -> Result<(), Failure> {
-    let start: Vec<u8> = bytes.iter().copied().skip_while(u8::is_ascii_whitespace).take(5).collect();
-    if start.eq_ignore_ascii_case(b"<!doc") || start.eq_ignore_ascii_case(b"<html") {
-        return Err(bad_file(path, "the server sent a web page instead; is the file there?"));
-    }
+    check_no_page(path, bytes)?;
     if bytes.len() as u64 != file.size {
         return Err(bad_file(path, &format!("{} bytes arrived, models.json says {}", bytes.len(), file.size)));
     }
     let found = hexadecimal(&Sha256::digest(bytes));
     if found != file.sha256 {
         return Err(bad_file(path, &format!("its SHA-256 is {found}, models.json says {}", file.sha256)));
+    }
+    Ok(())
+}
+
+/// Some servers answer for every missing file with their front page.
+fn check_no_page(path: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let start: Vec<u8> = bytes.iter().copied().skip_while(u8::is_ascii_whitespace).take(5).collect();
+    if start.eq_ignore_ascii_case(b"<!doc") || start.eq_ignore_ascii_case(b"<html") {
+        return Err(bad_file(path, "the server sent a web page instead; is the file there?"));
     }
     Ok(())
 }
