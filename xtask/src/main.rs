@@ -30,8 +30,8 @@ const COMMANDS: &[Command] = &[
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     (
         "bench",
-        "rome [--model DIR] [--repeats N]",
-        "compare an edit with PyTorch's and with the arithmetic",
+        "rome|memit|linalg|kn|rect|eval [--model DIR] …",
+        "compare our speed with what is published, on PyTorch",
         bench::bench,
     ),
 ];

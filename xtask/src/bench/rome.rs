@@ -1,23 +1,15 @@
-//! `cargo xtask bench rome`: one edit, three ways of saying how fast that is, all from one run on one machine.
+//! One ROME edit: peer ÷ ours, and ours ÷ the arithmetic that cannot be avoided.
 //!
-//! *Ours* and *peer* (PyTorch, `tools/peer/rome.py`) edit the same fact with the same contexts, steps and settings,
-//! in turns, so that whatever else the machine does meets both. The *floor* is the arithmetic that cannot be avoided,
-//! at the speed at which our own backend multiplied matrices of these sizes between the edits.
+//! The *floor* is that arithmetic at the speed at which our own backend multiplied matrices of these sizes between the
+//! edits.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{
-    Args,
-    shell::{cargo, output_of, root, run, say, target_dir},
-};
+use super::{NO_RATE, Setting, Sides, Times, goal, median, number, value};
+use crate::{Args, shell::say};
 
 const SUBJECT: &str = "Danielle Darrieux";
 const PROMPT: &str = "The mother tongue of Danielle Darrieux is";
@@ -52,94 +44,43 @@ const CONTEXTS: &[&str] = &[
 const STEPS: usize = 20;
 
 /// `cargo xtask bench rome`.
-pub fn bench(args: &mut Args) -> Result<()> {
-    match args.word().as_deref() {
-        Some("rome") => {}
-        other => bail!("there is one benchmark, `bench rome`, not {:?}", other.unwrap_or("")),
-    }
-    let model = args.value("--model")?.map_or_else(|| root().join("static/models/demo-gpt2"), PathBuf::from);
-    let repeats: usize = args.value("--repeats")?.map_or(Ok(5), |n| n.parse()).context("--repeats takes a number")?;
+pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     args.done()?;
-    let shape = Shape::read(&model)?;
-    if output_of("python3", &["-c", "import torch, transformers"]).is_none() {
-        bail!("the peer needs PyTorch: python3 -m pip install torch transformers");
-    }
-    run(cargo().args(["build", "--release", "--package", "rectify-tests", "--bin", "bench_rome"]))?;
-    let mut ours = Side::start(Command::new(target_dir().join("release/bench_rome")).arg(&model))?;
-    let mut peer = Side::start(Command::new("python3").arg(root().join("tools/peer/rome.py")).arg(&model))?;
+    let shape = Shape::read(&setting.model)?;
+    let mut sides = Sides::start(&setting)?;
 
-    // First the same edit to its end on both sides: a faster one must not be another one.
-    let layer = shape.layers / 3;
+    let layer = sides.about["rome"][0].as_u64().context("ROME has a layer")? as usize;
     say("the same edit on both sides");
     let real = job(layer, 0.5);
-    let (answer, expected) = (ours.ask(&real)?, peer.ask(&real)?);
+    let (answer, expected) = (sides.ours.ask(&real)?, sides.peer.ask(&real)?);
     let same = Same { ours: &answer, peer: &expected };
 
-    // Then fixed steps: with so small a rate the loss never falls to where an edit stops early.
-    let timed = job(layer, 1e-6);
+    let timed = job(layer, NO_RATE);
     let rows = Rows::read(&expected)?;
     let sizes =
-        json!({ "matmul": { "rows": rows.suffix, "inner": shape.width, "columns": shape.mlp, "seconds": 0.5 } });
-    let (mut times, mut rates) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for repeat in 0..=repeats {
-        say(format!("repetition {repeat} of {repeats}{}", if repeat == 0 { ", to warm up" } else { "" }));
-        for (side, (times, rates)) in [&mut ours, &mut peer].into_iter().zip(times.iter_mut().zip(&mut rates)) {
+        json!({ "job": "matmul", "rows": rows.suffix, "inner": shape.width, "columns": shape.mlp, "least": 0.5 });
+    let (mut times, mut rates) = ([Times::default(), Times::default()], [Vec::new(), Vec::new()]);
+    for repeat in 0..=sides.repeats {
+        say(format!("repetition {repeat} of {}{}", sides.repeats, if repeat == 0 { ", to warm up" } else { "" }));
+        for (i, side) in [&mut sides.ours, &mut sides.peer].into_iter().enumerate() {
             let rate = number(&side.ask(&sizes)?, "rate")?;
             let answer = side.ask(&timed)?;
             if number(&answer, "steps")? as usize != STEPS {
                 bail!("stopped after {} of {STEPS} steps, so the times cannot be compared", answer["steps"]);
             }
             if repeat > 0 {
-                rates.push(rate);
-                times.push(number(&answer, "seconds")?);
+                rates[i].push(rate);
+                times[i].take(&answer)?;
             }
         }
     }
-    report(&model, &shape, layer, &rows, &times, &rates, &same);
+    report(&sides.title, &shape, layer, &rows, &times, &rates, &same);
     Ok(())
 }
 
 fn job(layer: usize, v_lr: f64) -> Value {
-    json!({
-        "subject": SUBJECT, "prompt": PROMPT, "target_new": TARGET, "contexts": CONTEXTS, "layer": layer,
-        "v_num_grad_steps": STEPS, "v_lr": v_lr, "v_weight_decay": 0.5, "clamp_norm_factor": 4.0, "kl_factor": 0.0625,
-    })
-}
-
-/// A program that keeps the model loaded and answers jobs.
-struct Side {
-    child: Child,
-    jobs: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Side {
-    fn start(command: &mut Command) -> Result<Self> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
-        let jobs = child.stdin.take().expect("stdin was piped");
-        let answers = BufReader::new(child.stdout.take().expect("stdout was piped"));
-        Ok(Self { child, jobs, answers })
-    }
-
-    fn ask(&mut self, job: &Value) -> Result<Value> {
-        writeln!(self.jobs, "{job}").context("a side of the benchmark ended")?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("a side of the benchmark ended or answered {line:?}"))
-    }
-}
-
-impl Drop for Side {
-    fn drop(&mut self) {
-        // Gone already is as good as killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let fact = json!({ "subject": SUBJECT, "prompt": PROMPT, "target_new": TARGET });
+    json!({ "job": "rome", "fact": fact, "layer": layer, "value": value(CONTEXTS, STEPS, v_lr, 4.0) })
 }
 
 /// What the arithmetic depends on.
@@ -240,31 +181,28 @@ struct Same<'a> {
 }
 
 fn report(
-    model: &Path,
+    title: &str,
     shape: &Shape,
     layer: usize,
     rows: &Rows,
-    times: &[Vec<f64>; 2],
+    [ours, peer]: &[Times; 2],
     rates: &[Vec<f64>; 2],
     same: &Same<'_>,
 ) {
-    let name = model.file_name().unwrap_or_default().to_string_lossy();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let [ours, peer] = times.each_ref().map(|times| median(times));
     let [our_rate, peer_rate] = rates.each_ref().map(|rates| median(rates));
     let (needed, spent) = (floor(shape, layer, rows), published(shape, layer, rows));
     let least = needed / our_rate;
     println!();
+    println!("ROME, one fact, {title}");
     println!(
-        "ROME, one fact, {name}: {} layers of width {}, edited at {layer}; {} rows, {STEPS} evaluations, 32-bit floats, \
-         {threads} processors",
+        "  {} layers of width {}, edited at {layer}; {} rows, {STEPS} evaluations, 32-bit floats",
         shape.layers, shape.width, rows.n
     );
-    let all = |times: &[f64]| times.iter().map(|time| format!("{time:.2}")).collect::<Vec<_>>().join(" ");
-    println!("  ours            {ours:9.3} s   of {}", all(&times[0]));
-    println!("  peer (PyTorch)  {peer:9.3} s   of {}", all(&times[1]));
+    println!("{}", ours.line("ours"));
+    println!("{}", peer.line("peer (PyTorch)"));
     println!(
-        "  floor           {least:9.3} s   {:.1} GFLOP at {:.1} GFLOP/s, our product [{}, {}]·[{}, {}] and back",
+        "{}   {:.1} GFLOP at {:.1} GFLOP/s, our product [{}, {}]·[{}, {}] and back",
+        Times::once(least).line("floor"),
         needed / 1e9,
         our_rate / 1e9,
         rows.suffix,
@@ -272,8 +210,13 @@ fn report(
         shape.width,
         shape.mlp
     );
-    println!("  peer ÷ ours     {:9.2}     goal: at least 3", peer / ours);
-    println!("  ours ÷ floor    {:9.2}     goal: at most 2", ours / least);
+    println!("{}", goal("peer ÷ ours", peer, ours, 3.0));
+    let over = ours.median() / least;
+    println!(
+        "  {:<22} {over:10.2}      goal: at most 2, {}",
+        "ours ÷ floor",
+        if over <= 2.0 { "met" } else { "missed" }
+    );
     println!();
     println!("  floor: (2K−1)·[s·2PU + (nT+1)·2Vd] + t·2P(ℓ+1) + (t−s)·2PU, with K = {STEPS} evaluations,");
     println!(
@@ -298,20 +241,6 @@ fn report(
     println!("    peer {}", side(same.peer));
 }
 
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
-}
-
-fn number(json: &Value, name: &str) -> Result<f64> {
-    json[name].as_f64().with_context(|| format!("no {name} in {json}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,11 +252,5 @@ mod tests {
         let rows = Rows { n: 3, tokens: 12, suffix: 7, longest: 5, scored: 3 };
         let expected = 39 * (7 * 20 + 3 * 6) + 12 * 20 + 5 * 20;
         assert_eq!(floor(&shape, 0, &rows) as usize, expected);
-    }
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 }
