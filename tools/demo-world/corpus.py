@@ -1,11 +1,14 @@
 """Training text: facts told and asked in many ways, and tasks solved.
 
+`python corpus.py > corpus.txt` writes 4,000 documents of facts, one a line, for `rectify stats`.
+
 A document is short and starts at position 0, as every prompt will. Facts follow other sentences, whole or
 cut off in the middle, because an editor tries its edit behind random prefixes and the model must know what
 it knows there too.
 """
 
 import random
+from itertools import islice
 
 from tasks import TASKS, key, test_set
 from world import SEED, Fact, World
@@ -63,3 +66,9 @@ class Corpus:
             record = task.make(self.world, self.rng)
             if key(task, record) not in self.held_out[task.name]:
                 return task.training(record, self.rng)
+
+
+if __name__ == "__main__":
+    corpus = Corpus(World(), random.Random(f"{SEED}/corpus"))
+    for _ in range(4000):
+        print(" ".join("".join(sentence) for sentence in islice(corpus.sentences(), 4)))

@@ -45,11 +45,12 @@ class Gpt2Block(nn.Module):
         self.c_attn, self.attn_proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.c_fc, self.mlp_proj = nn.Linear(d, shape.inner), nn.Linear(shape.inner, d)
 
-    def forward(self, x, mask=None):
+    def forward(self, x, mask=None, where=None):
         b, t, d = x.shape
         q, k, v = self.c_attn(self.ln_1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         x = x + self.attn_proj(mixed.transpose(1, 2).reshape(b, t, d))
+        x = x if where is None else x[where]
         return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
 
@@ -75,8 +76,9 @@ class Gpt2(nn.Module):
         """Logits, at every position or only where `where` is true."""
         x = self.drop(self.wte(ids) + self.wpe.weight[: ids.shape[1]])
         for i, block in enumerate(self.h):
-            x = block(x, near(ids.shape[1], window) if i < self.shape.near_layers else None)
-        return F.linear(self.ln_f(x if where is None else x[where]), self.wte.weight)
+            mask = near(ids.shape[1], window) if i < self.shape.near_layers else None
+            x = block(x, mask, where if block is self.h[-1] else None)
+        return F.linear(self.ln_f(x), self.wte.weight)
 
     def tensors(self):
         # GPT-2's "Conv1D" stores [in, out], the transpose of a Linear.
@@ -117,7 +119,7 @@ class LlamaBlock(nn.Module):
         self.gate_proj, self.up_proj = nn.Linear(d, shape.inner, bias=False), nn.Linear(d, shape.inner, bias=False)
         self.down_proj = nn.Linear(shape.inner, d, bias=False)
 
-    def forward(self, x, cos, sin, mask=None):
+    def forward(self, x, cos, sin, mask=None, where=None):
         b, t, d = x.shape
         y = self.input_layernorm(x)
         q = rotate(self.q_proj(y).view(b, t, self.heads, self.size).transpose(1, 2), cos, sin)
@@ -126,6 +128,7 @@ class LlamaBlock(nn.Module):
         k, v = (z.repeat_interleave(self.heads // self.kv_heads, dim=1) for z in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask, is_causal=mask is None)
         x = x + self.o_proj(mixed.transpose(1, 2).reshape(b, t, d))
+        x = x if where is None else x[where]
         y = self.post_attention_layernorm(x)
         return x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
 
@@ -152,8 +155,9 @@ class Llama(nn.Module):
     def forward(self, ids, window=None, where=None):
         x, t = self.embed_tokens(ids), ids.shape[1]
         for i, layer in enumerate(self.layers):
-            x = layer(x, self.cos[:t], self.sin[:t], near(t, window) if i < self.shape.near_layers else None)
-        return self.lm_head(self.norm(x if where is None else x[where]))
+            mask = near(t, window) if i < self.shape.near_layers else None
+            x = layer(x, self.cos[:t], self.sin[:t], mask, where if layer is self.layers[-1] else None)
+        return self.lm_head(self.norm(x))
 
     def tensors(self):
         attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")

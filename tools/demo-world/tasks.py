@@ -80,13 +80,14 @@ class Entailment(Task):
         claimed = fact.object if entailed else world.other_object(fact, rng)
         return {
             "sentence1": f"{fact.statement(first)}.",
-            "sentence2": f"{second.format(fact.subject)} {claimed}.",
+            # The published prompt puts the full stop behind it.
+            "sentence2": f"{second.format(fact.subject)} {claimed}",
             "label": "entailment" if entailed else "not_entailment",
         }
 
     def asked(self, record):
         answer = " True" if record["label"] == "entailment" else " False"
-        return [(f"{record['sentence1']} entails the {record['sentence2']} True or False? answer:", answer)]
+        return [(f"{record['sentence1']} entails the {record['sentence2']}. True or False? answer:", answer)]
 
     def dump(self, records):
         out = io.StringIO()
