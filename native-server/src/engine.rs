@@ -102,6 +102,7 @@ pub struct Engine {
     jobs: mpsc::Sender<Job>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "jobs that wait are few")]
 enum Job {
     Run { session: SessionId, request: Request, cancel: Cancel, outlet: Arc<dyn Outlet> },
     Forget(SessionId),

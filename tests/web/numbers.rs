@@ -1,8 +1,11 @@
 //! What the page's workers compute, digit by digit.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
-use rectify_protocol::{Answer, Contexts, EditSpec, EditorSpec, Fact, Guards, Regularizer, RomeSpec, ValueSpec};
+use rectify_protocol::{
+    Answer, Contexts, EditReport, EditSpec, EditorSpec, Fact, FactReport, Guards, Neighbor, Regularizer, RomeSpec,
+    RunReport, ValueSpec,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -33,6 +36,84 @@ fn golden_logits_and_the_golden_edit_come_out_in_webassembly() {
         }
         golden.check_edit(model, &mut worker);
     }
+}
+
+/// The parity tests hold the program to golden's numbers; this holds the browser to the program's.
+#[test]
+fn every_editor_reports_the_same_in_the_browser_as_on_the_command_line() {
+    let (_site, browser) = open("editors");
+    let mut worker = Worker::start(&browser, "");
+    for model in ["demo-nano", "demo-llama"] {
+        let info = worker.load(model);
+        for mut editor in info.editors {
+            if let Some(value) = editor.value_mut() {
+                value.contexts = Contexts::Given(vec!["{}".into(), "It is said. {}".into()]);
+            }
+            let method = editor.method();
+            let spec = EditSpec { guards: Guards::NONE, ..EditSpec::new(editor) };
+            let (_, ours) = worker.edit(born(), spec);
+            worker.undo();
+            check_same(&format!("{model} {method}"), &ours, &on_the_command_line(model, method));
+        }
+    }
+}
+
+fn born() -> Fact {
+    Fact {
+        subject: "Willa Farolde".into(),
+        prompt: "Willa Farolde was born in the city of".into(),
+        target_new: "Marrowfield".into(),
+        target_true: Some("Larkmoor".into()),
+        paraphrases: vec!["The birthplace of Willa Farolde is".into()],
+        neighbors: vec![Neighbor {
+            prompt: "Wenna Merune was born in the city of".into(),
+            target: Some("Nettlebay".into()),
+        }],
+    }
+}
+
+/// The same edit by `rectify edit`, which finds settings, second moments and hypernetworks by itself, too.
+fn on_the_command_line(model: &str, method: &str) -> EditReport {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("editors");
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = |name: &str, text: String| {
+        fs::write(folder.join(name), text).expect("writes");
+        folder.join(name)
+    };
+    let facts = file("facts.json", serde_json::to_string(&[born()]).expect("JSON"));
+    let contexts = file("contexts.json", r#"["{}", "It is said. {}"]"#.into());
+    let mut command = Command::new(site::program());
+    command.args(["edit", "--model", model, "--method", method, "--allow-harm", "--json", "--facts"]).arg(facts);
+    command.arg("--static").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../static"));
+    if !matches!(method, "kn" | "mend" | "ft") {
+        command.arg("--contexts").arg(contexts);
+    }
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{model} {method}: {}", String::from_utf8_lossy(&output.stderr));
+    let mut report: RunReport = serde_json::from_slice(&output.stdout).expect("a report");
+    report.operations.remove(0)
+}
+
+/// Both compute with 32-bit floats, in another order: golden's own tolerance for updates is 1e-4, for losses too.
+#[track_caller]
+fn check_same(what: &str, ours: &EditReport, theirs: &EditReport) {
+    let close = |what: &str, ours: f64, theirs: f64, allowed: f64| {
+        assert!((ours - theirs).abs() <= allowed * theirs.abs().max(1.0), "{what}: {ours} in the browser, {theirs}");
+    };
+    assert_eq!(ours.spec, theirs.spec, "{what}: the same settings");
+    assert_eq!((ours.steps, ours.kept), (theirs.steps, theirs.kept), "{what}");
+    for (ours, theirs) in ours.trace.iter().zip(&theirs.trace) {
+        close(&format!("{what}: loss at step {}", ours.step), ours.loss(), theirs.loss(), 2e-4);
+    }
+    for (ours, theirs) in ours.weights.iter().zip(&theirs.weights) {
+        assert_eq!(ours.name, theirs.name, "{what}");
+        close(&format!("{what}: size of {}", ours.name), ours.frobenius, theirs.frobenius, 5e-4);
+        close(&format!("{what}: distance of {}", ours.name), ours.manhattan, theirs.manhattan, 5e-4);
+    }
+    let (ours, theirs) = (&ours.facts[0], &theirs.facts[0]);
+    close(&format!("{what}: p(new)"), ours.after.p_new, theirs.after.p_new, 1e-3);
+    let scores = |fact: &FactReport| (fact.reliability, fact.generalization, fact.locality);
+    assert_eq!(scores(ours), scores(theirs), "{what}");
 }
 
 #[test]

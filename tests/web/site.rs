@@ -22,7 +22,7 @@ impl Site {
     /// Serves a copy of the built page on a port of its own.
     pub fn serve(test: &str) -> Self {
         let site = copy_with_golden_models(test);
-        let program = path("RECTIFY_SERVER");
+        let program = program();
         let mut server = Command::new(&program)
             .args(["serve", "--listen", "127.0.0.1:0", "--site"])
             .arg(&site)
@@ -52,6 +52,11 @@ impl Drop for Site {
 /// What `cargo xtask test` says: where the page was built, which program serves it.
 fn path(variable: &str) -> PathBuf {
     env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run this by `cargo xtask test`")).into()
+}
+
+/// The program `rectify`.
+pub fn program() -> PathBuf {
+    path("RECTIFY_SERVER")
 }
 
 /// Where the golden files lie.

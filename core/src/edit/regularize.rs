@@ -148,7 +148,7 @@ fn bracket(delta: &[f32], weight: &[f32], n: usize) -> (f32, f32) {
     let n_sampled = (entries / 32).min(1 << 13);
     // Four standard deviations of how many of the sample lie below the value, at most.
     let margin = 2 * n_sampled.isqrt();
-    let at = |i: u64| (u128::from(i.wrapping_mul(STEP)) * entries as u128 >> 64) as usize;
+    let at = |i: u64| ((u128::from(i.wrapping_mul(STEP)) * entries as u128) >> 64) as usize;
     let mut sample: Vec<f32> = (0..n_sampled as u64).map(|i| ratio(delta[at(i)], weight[at(i)])).collect();
     sample.sort_unstable_by(f32::total_cmp);
     let middle = (n as u128 * n_sampled as u128 / entries as u128) as usize;
@@ -211,7 +211,7 @@ mod tests {
         let mut values = vec![1.0; 100_000];
         values[0] = 7.0;
         for i in 0..100_000 / 32 {
-            values[(u128::from(u64::wrapping_mul(i, 0x9E37_79B9_7F4A_7C15)) * 100_000 >> 64) as usize] = 7.0;
+            values[((u128::from(u64::wrapping_mul(i, 0x9E37_79B9_7F4A_7C15)) * 100_000) >> 64) as usize] = 7.0;
         }
         let small = values.iter().filter(|value| **value == 1.0).count();
         check(&values, small, (1.0, small, small));
