@@ -57,6 +57,8 @@ pub fn markdown(cells: &[(Cell, Vec<Row>)], regularizers: &[String]) -> String {
             }
         }
     }
+    // Between two measurements of a sequence there is nothing to say but what its edits cost.
+    lines.retain(|_, line| !line.facts.is_empty() || !line.judgements.is_empty() || line.refused > 0);
     let tasks: Vec<String> = {
         let mut tasks: Vec<String> = lines.values().flat_map(|line| line.judgements.keys().cloned()).collect();
         tasks.sort();
