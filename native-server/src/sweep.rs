@@ -159,32 +159,7 @@ impl<D: Drive> Work<'_, D> {
     /// Each fact edits the untouched model once; every regularizer is laid on that one update.
     fn single(&mut self, session: &Session) -> Result<(), Failure> {
         for (item, fact) in &self.sweep.facts {
-            let item = *item;
-            let facts = std::slice::from_ref(fact);
-            let missing: Vec<Regularizer> = self
-                .sweep
-                .regularizers
-                .iter()
-                .copied()
-                .filter(|regularizer| {
-                    !self.rows.has(*regularizer, 1, &Key::Fact(item))
-                        && !self.rows.has(*regularizer, 1, &Key::Refused(item))
-                })
-                .collect();
-            if missing.is_empty() {
-                continue;
-            }
-            let mut session = session.fork();
-            match self.write(&mut session, facts, Regularizer::None) {
-                Ok(seconds) => self.regularize_each(&mut session, &missing, &[(item, fact)], seconds)?,
-                Err(Refusal::Stop(failure)) => return Err(failure),
-                Err(Refusal::Edit(reason)) => {
-                    for regularizer in missing {
-                        let measured = Measured::Refused { item, reason: reason.clone() };
-                        self.add(regularizer, 1, measured)?;
-                    }
-                }
-            }
+            self.one_update(session, &[(*item, fact)])?;
         }
         Ok(())
     }
@@ -193,31 +168,29 @@ impl<D: Drive> Work<'_, D> {
     fn batch(&mut self, session: &Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
         for &edits in &self.sweep.spec.edits {
-            let chosen = first(&order, edits);
-            let missing: Vec<Regularizer> = self
-                .sweep
-                .regularizers
-                .iter()
-                .copied()
-                .filter(|regularizer| !self.complete(*regularizer, edits, &chosen))
-                .collect();
-            if missing.is_empty() {
-                continue;
-            }
-            let facts: Vec<Fact> = chosen.iter().map(|(_, fact)| (*fact).clone()).collect();
-            let mut session = session.fork();
-            let first = chosen[0].0;
-            match self.write(&mut session, &facts, Regularizer::None) {
-                Ok(seconds) => self.regularize_each(&mut session, &missing, &chosen, seconds)?,
-                Err(Refusal::Stop(failure)) => return Err(failure),
-                Err(Refusal::Edit(reason)) => {
-                    for regularizer in missing {
-                        self.add(regularizer, edits, Measured::Refused { item: first, reason: reason.clone() })?;
-                    }
-                }
-            }
+            self.one_update(session, &first(&order, edits))?;
         }
         Ok(())
+    }
+
+    fn one_update(&mut self, session: &Session, facts: &[(usize, &Fact)]) -> Result<(), Failure> {
+        let edits = facts.len();
+        let regularizers = self.sweep.regularizers.iter().copied();
+        let missing: Vec<Regularizer> =
+            regularizers.filter(|regularizer| !self.complete(*regularizer, edits, facts)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut session = session.fork();
+        let written: Vec<Fact> = facts.iter().map(|(_, fact)| (*fact).clone()).collect();
+        match self.write(&mut session, &written, Regularizer::None) {
+            Ok(seconds) => self.regularize_each(&mut session, &missing, facts, seconds),
+            Err(Refusal::Stop(failure)) => Err(failure),
+            Err(Refusal::Edit(reason)) => missing.into_iter().try_for_each(|regularizer| {
+                let measured = Measured::Refused { item: facts[0].0, reason: reason.clone() };
+                self.add(regularizer, edits, measured)
+            }),
+        }
     }
 
     /// One fact on top of the other; each regularizer has a sequence of its own, for what it keeps decides what the next
@@ -321,7 +294,7 @@ impl<D: Drive> Work<'_, D> {
     /// Whether everything is there that is measured after so many edits.
     fn complete(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
         let refused = facts.first().is_some_and(|(item, _)| {
-            self.cell.mode == EditMode::Batch && self.rows.has(regularizer, edits, &Key::Refused(*item))
+            self.cell.mode != EditMode::Sequential && self.rows.has(regularizer, edits, &Key::Refused(*item))
         });
         let has = |key| self.rows.has(regularizer, edits, &key);
         let facts = facts.iter().all(|(item, _)| has(Key::Fact(*item)));
