@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::{
     driver::Browser,
     ids::{
-        ANSWER_AFTER, ANSWER_BEFORE, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE, EDIT_BUTTON, ERROR,
-        KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PROGRESS, PROMPT, REGULARIZER, RESULT, SUBJECT,
-        TARGET_NEW, UNDO_BUTTON,
+        ANSWER_AFTER, ANSWER_BEFORE, ANYWAY_BUTTON, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE,
+        EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PROGRESS, PROMPT, REGULARIZER,
+        RESULT, SUBJECT, TARGET_NEW, UNDO_BUTTON,
     },
     site::Site,
 };
@@ -49,14 +49,13 @@ fn an_edit_changes_the_answer_and_undo_restores_it_bit_for_bit() {
     assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
 }
 
-/// Methods that need nothing beside the model; the others have the same way through the page.
 #[test]
 fn another_method_is_chosen_edits_and_is_undone() {
     let (_site, page) = open("another-method");
     let prompt = value(&page, PROMPT);
     let before = ask(&page, &prompt, 0);
     page.click(&format!("{REGULARIZER}-none"));
-    for (method, label) in [("kn", "KN"), ("ft", "Fine-tuning")] {
+    for (method, label) in [("memit", "MEMIT"), ("mend", "MEND"), ("ft", "Fine-tuning")] {
         choose(&page, METHOD, method);
         assert_eq!(page.text(LACKS).as_deref(), Some(""), "{method} needs nothing that the model comes without");
         page.click(EDIT_BUTTON);
@@ -72,6 +71,28 @@ fn another_method_is_chosen_edits_and_is_undone() {
         page.wait("the undo", LONG, |page| page.attribute(MODEL_STATUS, "data-edits").as_deref() == Some("0"));
         assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
     }
+}
+
+/// KN ruins this model, so that the page asks before it does.
+#[test]
+fn an_edit_that_would_ruin_the_model_waits_for_a_second_word() {
+    let (_site, page) = open("ruin");
+    let prompt = value(&page, PROMPT);
+    let before = ask(&page, &prompt, 0);
+    page.click(&format!("{REGULARIZER}-none"));
+    choose(&page, METHOD, "kn");
+    page.click(EDIT_BUTTON);
+    page.wait("the refusal", LONG, |page| page.text(ERROR).unwrap_or_default().contains("forget how to speak"));
+    assert_eq!(ask(&page, &prompt, 0), before, "nothing was changed");
+
+    page.click(EDIT_BUTTON);
+    page.wait("the refusal again", LONG, |page| page.enabled(ANYWAY_BUTTON));
+    page.click(ANYWAY_BUTTON);
+    page.wait("the edit", LONG, |page| state(page, RESULT) == "done");
+    assert_ne!(ask(&page, &prompt, 1), before, "the edited model answers otherwise");
+    page.click(UNDO_BUTTON);
+    page.wait("the undo", LONG, |page| page.attribute(MODEL_STATUS, "data-edits").as_deref() == Some("0"));
+    assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
 }
 
 #[test]
