@@ -4,15 +4,15 @@
 //! Only the matrix itself is trained; the release's match by name also takes GPT-2's bias. Layers below the first one
 //! that is trained never change, so every fact runs them once.
 
-use burn::tensor::{Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Tensor, activation::log_softmax};
 use rectify_protocol::{Fact, FtObjective, FtSpec, Progress, Step};
 
-use super::{Delta, Input, Plan, WeightDelta, adam::Adam, filled};
+use super::{Delta, Input, Plan, WeightDelta, adam::Adam, filled, value::averages};
 use crate::{
     Error, Result,
     model::{
         Cache, Frame, Matrix, Model, NoTap, WeightSite,
-        generate::{index_tensor, states_at},
+        generate::{picked, states_at},
         padded,
     },
     read::read,
@@ -122,20 +122,15 @@ impl Batch {
         let mut past = Cache::empty(rows.len(), model.shape().layers);
         let frame = Frame::new(&past, &lens, &device);
         let hidden = model.run(0..first, model.embed(&padded(&rows), &frame), &frame, &mut past, &mut NoTap);
-        let numbered = || lessons.iter().enumerate();
-        let at: Vec<usize> = numbered()
+        let at: Vec<usize> = lessons
+            .iter()
+            .enumerate()
             .flat_map(|(i, lesson)| lesson.at.iter().map(move |pos| (i, *pos)))
             .map(|(i, pos)| frame.flat(i, pos))
             .collect();
         let targets = lessons.iter().flat_map(|lesson| lesson.target.iter().map(|id| *id as usize)).collect();
-        let mut average = vec![0.0f32; lessons.len() * at.len()];
-        let mut column = 0;
-        for (i, lesson) in numbered() {
-            let n = lesson.target.len();
-            average[i * at.len() + column..][..n].fill(1.0 / n as f32);
-            column += n;
-        }
-        let average = Tensor::from_data(TensorData::new(average, [lessons.len(), at.len()]), &device);
+        let lens: Vec<usize> = lessons.iter().map(|lesson| lesson.target.len()).collect();
+        let average = averages(&lens, &device);
         Self { hidden, frame, at, targets, average }
     }
 
@@ -145,8 +140,7 @@ impl Batch {
         let mut past = Cache::empty(self.frame.dims()[0], shape.layers);
         let hidden = model.run(first..shape.layers, self.hidden.clone(), &self.frame, &mut past, &mut NoTap);
         let log_p = log_softmax(model.logits(states_at(hidden, &self.at)), 1); // [target tokens, vocab]
-        let index = index_tensor(&self.targets, &self.hidden).reshape([self.targets.len(), 1]);
-        -self.average.clone().matmul(log_p.gather(1, index))
+        -self.average.clone().matmul(picked(&log_p, &self.targets))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     model::{
         At, Cache, Capture, Frame, Model, NoTap, Site,
-        generate::{index_tensor, states_at},
+        generate::{index_tensor, picked, states_at},
         padded,
     },
     read::read,
@@ -366,15 +366,8 @@ impl Asked {
             subjects.push(frame.flat(first + n_contexts, prepared.suffixes[first + n_contexts] - 1));
         }
         at.extend(subjects);
-        let (rows, columns) = (prepared.targets.len() * n_contexts, targets.len());
-        let mut average = vec![0.0; rows * columns];
-        let mut column = 0;
-        for row in 0..rows {
-            let len = prepared.targets[row / n_contexts].len();
-            average[row * columns + column..][..len].fill(1.0 / len as f32);
-            column += len;
-        }
-        let average = Tensor::from_data(TensorData::new(average, [rows, columns]), device);
+        let lens = prepared.targets.iter().flat_map(|target| std::iter::repeat_n(target.len(), n_contexts));
+        let average = averages(&lens.collect::<Vec<_>>(), device);
         Self { prepared, frame, at, targets, average }
     }
 
@@ -383,8 +376,7 @@ impl Asked {
     fn losses(&self, model: &Model, delta: Tensor<2>, initial: &mut Option<Tensor<2>>, kl_factor: f64) -> Losses {
         let (n_facts, n_targets) = (self.prepared.targets.len(), self.targets.len());
         let log_p = self.log_probabilities(model, delta);
-        let index = index_tensor(&self.targets, &self.prepared.keys).reshape([n_targets, 1]);
-        let picked = log_p.clone().narrow(0, 0, n_targets).gather(1, index); // [target tokens, 1]
+        let picked = picked(&log_p.clone().narrow(0, 0, n_targets), &self.targets); // [target tokens, 1]
         let per_context = -self.average.clone().matmul(picked).reshape([n_facts, self.prepared.n_contexts]);
         let current = log_p.narrow(0, n_targets, n_facts); // [facts, vocab]
         let initial = initial.get_or_insert_with(|| current.clone().inner()).clone();
@@ -421,6 +413,18 @@ impl Losses {
     fn total(&self) -> Tensor<1> {
         (self.nll.clone() + self.kl.clone()).sum()
     }
+}
+
+/// What averages runs of a column, each over the next `lens[i]` entries: `[runs, entries]`.
+pub(super) fn averages(lens: &[usize], device: &Device) -> Tensor<2> {
+    let columns = lens.iter().sum();
+    let mut average = vec![0.0f32; lens.len() * columns];
+    let mut column = 0;
+    for (row, len) in lens.iter().enumerate() {
+        average[row * columns + column..][..*len].fill(1.0 / *len as f32);
+        column += len;
+    }
+    Tensor::from_data(TensorData::new(average, [lens.len(), columns]), device)
 }
 
 /// `‖x‖` of each row: `[rows, 1]`.

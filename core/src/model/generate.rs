@@ -45,6 +45,12 @@ pub(crate) fn index_tensor<const D: usize>(at: &[usize], on: &Tensor<D>) -> Tens
     Tensor::from_data(TensorData::new(values, [at.len()]), &on.device().without_autodiff())
 }
 
+/// Of each row of `log_p [n, vocab]` the entry of one token: `[n, 1]`.
+pub(crate) fn picked(log_p: &Tensor<2>, tokens: &[usize]) -> Tensor<2> {
+    let index = index_tensor(tokens, log_p).reshape([tokens.len(), 1]);
+    log_p.clone().gather(1, index)
+}
+
 impl Model {
     /// Logits of what follows each row, host side: one vector of `vocab` per row. Also the cache to go on with.
     pub(crate) async fn next_logits(&self, rows: &[&[u32]], past: &mut Cache) -> Result<Vec<Vec<f32>>> {
@@ -124,8 +130,7 @@ impl Model {
         }
         let log_p = log_softmax(self.logits(states_at(hidden, &at)), 1); // [n_targets, vocab]
         let predicted = read_ids(log_p.clone().argmax(1)).await?;
-        let index = index_tensor(&targets, &log_p).reshape([n_targets, 1]);
-        let log_p = read(log_p.gather(1, index)).await?;
+        let log_p = read(picked(&log_p, &targets)).await?;
         let mut scores = log_p.into_iter().zip(predicted);
         let mut take = |n| {
             let scores = scores.by_ref().take(n);

@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     model::{
         Cache, Model, Site, Tap, WeightSite,
-        generate::{index_tensor, states_at},
+        generate::{self, states_at},
     },
     read::read,
     tokenizer::{Tokenizer, spaced},
@@ -90,8 +90,7 @@ pub(super) fn log_probabilities(model: &Model, rows: &[(&[u32], Range<usize>)], 
 /// `log p` of each label: `[labels, vocab]` to `[labels, 1]`.
 pub(super) fn picked<'a>(log_p: &Tensor<2>, labels: impl Iterator<Item = &'a u32>) -> Tensor<2> {
     let labels: Vec<usize> = labels.map(|id| *id as usize).collect();
-    let index = index_tensor(&labels, log_p).reshape([labels.len(), 1]);
-    log_p.clone().gather(1, index)
+    generate::picked(log_p, &labels)
 }
 
 /// A loss, and what it says about some matrices.
