@@ -227,9 +227,11 @@ impl<D: Drive> Work<'_, D> {
         let item = facts[0].0;
         let facts: Vec<Fact> = facts.iter().map(|(_, fact)| (*fact).clone()).collect();
         match self.write(session, &facts, regularizer) {
+            // Made again only to go on from it.
+            Ok(_) if self.rows.has(regularizer, edits, &Key::Edit(item)) => Ok(()),
             Ok(seconds) => {
                 let weights = self.changed(session, Command::Changes)?;
-                self.add_new(regularizer, edits, Measured::Edit { item, seconds, weights })
+                self.add(regularizer, edits, Measured::Edit { item, seconds, weights })
             }
             Err(Refusal::Stop(failure)) => Err(failure),
             Err(Refusal::Edit(reason)) => self.add_new(regularizer, edits, Measured::Refused { item, reason }),
