@@ -1,10 +1,12 @@
-//! What an edit changed: reliability, generalization and locality as token accuracy under teacher forcing,
-//! probabilities of the targets, and what the model says.
+//! What an edit changed, in the two families of scores there are, and what the model says.
 //!
-//! For a prompt q and a target t: ids = encode(q + " " + t), n = |encode(q)|; accuracy is the share of positions
-//! j ≥ n whose token the model predicts from the true tokens before it. This is EasyEdit's definition.
+//! Token accuracy under teacher forcing, as EasyEdit defines it: for a prompt q and a target t, ids = encode(q + " " + t)
+//! and n = |encode(q)|; it is the share of positions j ≥ n whose token the model predicts from the true tokens before it.
+//! Reliability, generalization and portability are that; locality is the share of predictions that stayed.
+//!
+//! Probabilities of the new target beside the true one, as ROME defines them: see [`ProbabilityScores`].
 
-use rectify_protocol::{Candidate, Fact, FactReport, FactScores, Measure, Probe};
+use rectify_protocol::{Candidate, Fact, FactReport, FactScores, Measure, ProbabilityScores, Probe};
 
 use crate::{
     Error, Result,
@@ -12,7 +14,7 @@ use crate::{
         LoadedModel, Model,
         generate::{Scored, TokenScore},
     },
-    tokenizer::{Tokenizer, spaced},
+    tokenizer::Tokenizer,
 };
 
 /// Tokens of each greedy continuation in a report.
@@ -31,6 +33,9 @@ pub struct Predictions {
     paraphrases: Vec<f64>,
     /// Tokens predicted along each neighbour's target.
     neighbors: Vec<Vec<u32>>,
+    /// Token accuracy of each consequence's target.
+    consequences: Vec<f64>,
+    probability: Option<ProbabilityScores>,
 }
 
 /// What one model says to a fact's prompts.
@@ -38,7 +43,7 @@ pub struct Answers {
     predictions: Predictions,
     /// The likeliest next tokens after the prompt.
     top: Vec<Candidate>,
-    /// Greedy continuations: of the prompt, the paraphrases, the neighbours.
+    /// Greedy continuations: of the prompt, the paraphrases, the neighbours, the consequences.
     texts: Vec<String>,
 }
 
@@ -49,44 +54,57 @@ pub struct Answers {
 /// When the fact is not valid, or a row does not fit the context.
 pub async fn predict(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<Predictions> {
     fact.validate()?;
-    let with_target = |prompt: &str, target: &str| -> Result<Scored> {
-        let from = tokenizer.encode(prompt)?.len();
-        let ids = tokenizer.encode(&format!("{prompt}{}", spaced(target)))?;
-        if ids.len() <= from {
-            return Err(Error::bad_input(format!("the target {target:?} adds no token to the prompt {prompt:?}")));
-        }
-        Ok(Scored { ids, from })
+    let mut rows = Vec::new();
+    let mut row = |prompt: &str, target: &str| -> Result<usize> {
+        rows.push(Scored::new(tokenizer, prompt, target)?);
+        Ok(rows.len() - 1)
     };
-    let mut rows = vec![with_target(&fact.prompt, &fact.target_new)?];
-    if let Some(target) = &fact.target_true {
-        rows.push(with_target(&fact.prompt, target)?);
-    }
-    let first_paraphrase = rows.len();
-    for prompt in &fact.paraphrases {
-        rows.push(with_target(prompt, &fact.target_new)?);
-    }
-    let first_neighbor = rows.len();
+    let mut both = |prompt: &str| -> Result<(usize, Option<usize>)> {
+        let new = row(prompt, &fact.target_new)?;
+        Ok((new, fact.target_true.as_ref().map(|target| row(prompt, target)).transpose()?))
+    };
+    let asked = both(&fact.prompt)?;
+    let paraphrases = fact.paraphrases.iter().map(|prompt| both(prompt)).collect::<Result<Vec<_>>>()?;
+    let mut rivals = Vec::new();
+    let mut neighbors = Vec::new();
     for neighbor in &fact.neighbors {
         // Without a target, the token that the prompt's last one predicts is compared: any token may stand behind it.
-        let target = neighbor.target.as_deref().unwrap_or("the");
-        let mut row = with_target(&neighbor.prompt, target)?;
-        if neighbor.target.is_none() {
-            row.ids.truncate(row.from + 1);
+        let at = row(&neighbor.prompt, neighbor.target.as_deref().unwrap_or("the"))?;
+        neighbors.push(at);
+        if neighbor.target.is_some() && neighbor.target == fact.target_true {
+            rivals.push((row(&neighbor.prompt, &fact.target_new)?, Some(at)));
         }
-        rows.push(row);
     }
+    let consequences = fact.consequences.iter().map(|consequence| row(&consequence.prompt, &consequence.target));
+    let consequences = consequences.collect::<Result<Vec<_>>>()?;
+    for (at, _) in neighbors.iter().zip(&fact.neighbors).filter(|(_, neighbor)| neighbor.target.is_none()) {
+        let row = &mut rows[*at];
+        row.ids.truncate(row.from + 1);
+    }
+
     let scores = model.score(&rows).await?;
-    let probability = |scores: &[TokenScore]| scores.iter().map(|score| score.log_p).sum::<f64>().exp();
-    let accuracy = |i: usize| token_accuracy(&rows[i], &scores[i]);
-    Ok(Predictions {
-        p_new: probability(&scores[0]),
-        p_true: fact.target_true.as_ref().map(|_| probability(&scores[1])),
-        reliability: accuracy(0),
-        paraphrases: (first_paraphrase..first_neighbor).map(accuracy).collect(),
-        neighbors: scores[first_neighbor..]
+    let probability = |row: usize| scores[row].iter().map(|score| score.log_p).sum::<f64>().exp();
+    let accuracy = |row: usize| token_accuracy(&rows[row], &scores[row]);
+    // How often the new target is likelier, and by how much in the mean; absent where nothing is compared.
+    let contrast = |pairs: &[(usize, Option<usize>)]| {
+        let gaps: Vec<f64> = pairs
             .iter()
-            .map(|scores| scores.iter().map(|score| score.predicted).collect())
-            .collect(),
+            .filter_map(|(new, old)| Some(per_token(&scores[*new]) - per_token(&scores[(*old)?])))
+            .collect();
+        let wins = gaps.iter().filter(|gap| **gap > 0.0).count();
+        mean(&gaps).map(|gap| (wins as f64 / gaps.len() as f64, gap))
+    };
+    let (ps, pm) = contrast(&paraphrases).unzip();
+    let (ns, nm) = contrast(&rivals).map(|(share, gap)| (1.0 - share, -gap)).unzip();
+    let probability_scores = contrast(&[asked]).map(|(es, em)| ProbabilityScores { es, em, ps, pm, ns, nm });
+    Ok(Predictions {
+        p_new: probability(asked.0),
+        p_true: asked.1.map(probability),
+        reliability: accuracy(asked.0),
+        paraphrases: paraphrases.iter().map(|(new, _)| accuracy(*new)).collect(),
+        neighbors: neighbors.iter().map(|row| scores[*row].iter().map(|score| score.predicted).collect()).collect(),
+        consequences: consequences.into_iter().map(accuracy).collect(),
+        probability: probability_scores,
     })
 }
 
@@ -100,6 +118,7 @@ pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<An
     let prompts: Vec<Vec<u32>> = std::iter::once(&fact.prompt)
         .chain(&fact.paraphrases)
         .chain(fact.neighbors.iter().map(|neighbor| &neighbor.prompt))
+        .chain(fact.consequences.iter().map(|consequence| &consequence.prompt))
         .map(|prompt| tokenizer.encode(prompt))
         .collect::<Result<_>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
@@ -112,14 +131,19 @@ pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<An
 
 /// An edit's scores on one fact, from what was predicted before and after it.
 pub fn scores(before: &Predictions, after: &Predictions) -> FactScores {
-    let mean = |scores: &[f64]| (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64);
     FactScores {
         reliability: after.reliability,
         generalization: mean(&after.paraphrases),
         locality: mean(&unchanged(before, after)),
+        portability: mean(&after.consequences),
         p_new: after.p_new,
         p_true: after.p_true,
+        probability: after.probability,
     }
+}
+
+fn mean(scores: &[f64]) -> Option<f64> {
+    (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
 }
 
 /// For each neighbour, the share of predictions along its target that stayed.
@@ -135,20 +159,23 @@ fn unchanged(before: &Predictions, after: &Predictions) -> Vec<f64> {
 
 /// A fact before and after an edit.
 pub fn compare(fact: &Fact, before: Answers, after: Answers) -> FactReport {
-    let FactScores { reliability, generalization, locality, .. } = scores(&before.predictions, &after.predictions);
+    let FactScores { reliability, generalization, locality, portability, probability, .. } =
+        scores(&before.predictions, &after.predictions);
     let stayed = unchanged(&before.predictions, &after.predictions);
-    let asked = fact.paraphrases.iter().chain(fact.neighbors.iter().map(|neighbor| &neighbor.prompt));
+    let asked = (fact.paraphrases.iter())
+        .chain(fact.neighbors.iter().map(|neighbor| &neighbor.prompt))
+        .chain(fact.consequences.iter().map(|consequence| &consequence.prompt));
+    let scored = after.predictions.paraphrases.iter().chain(&stayed).chain(&after.predictions.consequences);
     let texts = before.texts[1..].iter().zip(&after.texts[1..]);
-    let mut probes = asked.zip(texts).zip(after.predictions.paraphrases.iter().chain(&stayed)).map(
-        |((prompt, (before, after)), score)| Probe {
-            prompt: prompt.clone(),
-            before: before.clone(),
-            after: after.clone(),
-            score: *score,
-        },
-    );
+    let mut probes = asked.zip(texts).zip(scored).map(|((prompt, (before, after)), score)| Probe {
+        prompt: prompt.clone(),
+        before: before.clone(),
+        after: after.clone(),
+        score: *score,
+    });
     let paraphrases = probes.by_ref().take(fact.paraphrases.len()).collect();
-    let neighbors = probes.collect();
+    let neighbors = probes.by_ref().take(fact.neighbors.len()).collect();
+    let consequences = probes.collect();
     FactReport {
         subject: fact.subject.clone(),
         prompt: fact.prompt.clone(),
@@ -159,8 +186,11 @@ pub fn compare(fact: &Fact, before: Answers, after: Answers) -> FactReport {
         reliability,
         generalization,
         locality,
+        portability,
+        probability,
         paraphrases,
         neighbors,
+        consequences,
     }
 }
 
@@ -170,6 +200,11 @@ impl Answers {
         let text = self.texts.into_iter().next().expect("the prompt is always continued");
         Measure { p_new, p_true, top: self.top, text }
     }
+}
+
+/// The geometric mean of the tokens' probabilities.
+fn per_token(scores: &[TokenScore]) -> f64 {
+    (scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64).exp()
 }
 
 fn token_accuracy(row: &Scored, scores: &[TokenScore]) -> f64 {

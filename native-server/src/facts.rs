@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use rectify_protocol::{Fact, Failure, Neighbor};
+use rectify_protocol::{Consequence, Fact, Failure, Neighbor};
 use serde_json::{Map, Value, value::RawValue};
 
 type Object = Map<String, Value>;
@@ -189,6 +189,15 @@ fn zsre(record: &Object) -> Result<Fact, String> {
         target_true: answers.or(first_text(record, "pred")?),
         paraphrases: texts(record, "rephrase")?,
         neighbors: neighbors(texts(record, "loc")?, texts(record, "loc_ans")?),
+        consequences: match record.get("portability") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => {
+                let within = |problem: String| format!("in \"portability\": {problem}");
+                let record = object(record, "portability")?;
+                let prompt = text(record, "New Question").map_err(within)?;
+                vec![Consequence { prompt, target: text(record, "New Answer").map_err(within)? }]
+            }
+        },
     })
 }
 
@@ -212,6 +221,7 @@ fn counter_fact(record: &Object) -> Result<Fact, String> {
         target_true: Some(target_true),
         paraphrases: texts(record, "paraphrase_prompts")?,
         neighbors: neighbors(prompts, targets),
+        consequences: Vec::new(),
     })
 }
 
@@ -223,10 +233,10 @@ fn counter_fact_flat(record: &Object) -> Result<Fact, String> {
         target_true: first_text(record, "ground_truth")?,
         paraphrases: texts(record, "rephrase_prompt")?,
         neighbors: neighbors(texts(record, "locality_prompt")?, texts(record, "locality_ground_truth")?),
+        consequences: Vec::new(),
     })
 }
 
-/// `portability` asks for what follows from the fact; a [`Fact`] has no place for it yet.
 fn know_edit(record: &Object) -> Result<Fact, String> {
     let either = |field: &'static str, other: &'static str| {
         let field = if !record.contains_key(field) && record.contains_key(other) { other } else { field };
@@ -235,30 +245,40 @@ fn know_edit(record: &Object) -> Result<Fact, String> {
             text => Ok(text.unwrap_or_default()),
         }
     };
-    let mut questions = Vec::new();
-    let no_questions = Object::new();
-    let locality = match record.get("locality") {
-        None | Some(Value::Null) => &no_questions,
-        Some(_) => object(record, "locality")?,
-    };
-    for (kind, list) in locality {
-        let within = |problem: String| format!("in \"locality\", {kind:?}: {problem}");
-        for question in list.as_array().ok_or_else(|| within("it is not a list".into()))? {
-            let question = question.as_object().ok_or_else(|| within("a question is not an object".into()))?;
-            let target = first_text(question, "ground_truth").map_err(within)?;
-            if let Some(prompt) = first_text(question, "prompt").map_err(within)? {
-                questions.push(Neighbor { prompt, target });
-            }
-        }
-    }
+    let neighbors = questions(record, "locality")?;
+    let neighbors = neighbors.into_iter().map(|(prompt, target)| Neighbor { prompt, target });
+    // Nothing can be said of an answer that is not given.
+    let consequences = questions(record, "portability")?.into_iter();
+    let consequences = consequences.filter_map(|(prompt, target)| Some(Consequence { prompt, target: target? }));
     Ok(Fact {
         subject: either("subject", "concept")?,
         prompt: either("prompt", "text")?,
         target_new: either("target_new", "labels")?,
         target_true: first_text(record, "ground_truth")?,
         paraphrases: texts(record, "rephrase")?,
-        neighbors: questions,
+        neighbors: neighbors.collect(),
+        consequences: consequences.collect(),
     })
+}
+
+/// Questions by kinds, `{"Relation_Specificity": [{"prompt": …, "ground_truth": …}, …], …}`, with the first answer of each.
+fn questions(record: &Object, field: &str) -> Result<Vec<(String, Option<String>)>, String> {
+    let mut questions = Vec::new();
+    let kinds = match record.get(field) {
+        None | Some(Value::Null) => return Ok(questions),
+        Some(_) => object(record, field)?,
+    };
+    for (kind, list) in kinds {
+        let within = |problem: String| format!("in {field:?}, {kind:?}: {problem}");
+        for question in list.as_array().ok_or_else(|| within("it is not a list".into()))? {
+            let question = question.as_object().ok_or_else(|| within("a question is not an object".into()))?;
+            let target = first_text(question, "ground_truth").map_err(within)?;
+            if let Some(prompt) = first_text(question, "prompt").map_err(within)? {
+                questions.push((prompt, target));
+            }
+        }
+    }
+    Ok(questions)
 }
 
 /// Prompts and their targets side by side; targets may be fewer.
@@ -327,7 +347,14 @@ mod tests {
             target_true: Some("Leeds".into()),
             paraphrases: vec!["The birthplace of Ada Bell is".into()],
             neighbors: vec![neighbor("Ben Cole was born in", "York")],
+            consequences: vec![],
         }
+    }
+
+    /// With what follows from it, where a format asks for that.
+    fn ada_abroad() -> Fact {
+        let consequence = Consequence { prompt: "Ada Bell was born in the land of".into(), target: "Norway".into() };
+        Fact { consequences: vec![consequence], ..ada() }
     }
 
     #[track_caller]
@@ -352,6 +379,9 @@ mod tests {
     #[test]
     fn each_format_gives_the_same_fact() {
         check(&format!("[{ZSRE}]"), Format::Zsre, &ada());
+        let portability = r#""portability": {"Recalled Relation": "(Oslo, country, Norway)",
+            "New Question": "Ada Bell was born in the land of", "New Answer": "Norway"}, "src""#;
+        check(&ZSRE.replace("\"src\"", portability), Format::Zsre, &ada_abroad());
         check(
             r#"[{"case_id": 0, "requested_rewrite": {"prompt": "{} was born in", "relation_id": "P19",
                 "target_new": {"str": "Oslo", "id": "Q585"}, "target_true": {"str": "Leeds"}, "subject": "Ada Bell"},
@@ -370,12 +400,14 @@ mod tests {
         check(
             r#"[{"subject": "Ada Bell", "prompt": "Ada Bell was born in", "target_new": "Oslo",
                 "ground_truth": [["", "Leeds"], ["Bath"]], "rephrase": "The birthplace of Ada Bell is",
-                "portability": {"Reasoning": [{"prompt": "q", "ground_truth": [["a"]]}]},
+                "portability": {"Reasoning": [
+                    {"prompt": "Ada Bell was born in the land of", "ground_truth": [["Norway"]]},
+                    {"prompt": "unanswered", "ground_truth": []}]},
                 "locality": {"Relation_Specificity": [
                     {"prompt": "Ben Cole was born in", "ground_truth": [["York", "Jorvik"]]},
                     {"prompt": " ", "ground_truth": [[""]]}]}}]"#,
             Format::KnowEdit,
-            &ada(),
+            &ada_abroad(),
         );
         check(&serde_json::to_string_pretty(&[ada()]).unwrap(), Format::Rectify, &ada());
         check(&serde_json::to_string(&ada()).unwrap(), Format::Rectify, &ada());

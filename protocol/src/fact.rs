@@ -24,6 +24,9 @@ pub struct Fact {
     /// Questions about something else: their answers should stay (locality).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<Neighbor>,
+    /// What follows once the fact is true: the edit should carry over to it (portability).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<Consequence>,
 }
 
 /// A question whose answer an edit should leave alone.
@@ -35,6 +38,16 @@ pub struct Neighbor {
     /// The right answer where known. Locality compares predictions along it before and after the edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+}
+
+/// A question whose right answer follows from the fact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consequence {
+    /// Text to be completed.
+    pub prompt: String,
+    /// The answer that is right once the fact is true.
+    pub target: String,
 }
 
 impl Fact {
@@ -74,6 +87,7 @@ impl Fact {
         for (field, prompts) in [
             ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
             ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
+            ("consequences", self.consequences.iter().map(|consequence| &consequence.prompt).collect()),
         ] {
             if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
                 return Err(Failure::bad_input(format!("{field}[{i}] is empty")));

@@ -31,11 +31,11 @@ mod task;
 pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole};
 pub use command::{Command, ModelSource, Over, Request, SessionOpened};
 pub use event::{Event, Progress, Reply};
-pub use fact::{Fact, Neighbor};
+pub use fact::{Consequence, Fact, Neighbor};
 pub use failure::{Failure, Kind};
 pub use report::{
     Above, Answer, ArchitectureKind, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo,
-    Percentile, Probe, Step, WeightChange,
+    Percentile, ProbabilityMeans, ProbabilityScores, Probe, Step, WeightChange,
 };
 pub use run::{EditMode, RunCommand, RunReport, Summary};
 pub use spec::{

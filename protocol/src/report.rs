@@ -70,7 +70,7 @@ pub struct Measure {
     pub text: String,
 }
 
-/// A paraphrase or neighbour before and after an edit.
+/// A paraphrase, neighbour or consequence before and after an edit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// What was asked.
@@ -79,7 +79,7 @@ pub struct Probe {
     pub before: String,
     /// Greedy continuation after.
     pub after: String,
-    /// For a paraphrase: token accuracy of the new target after the edit.
+    /// For a paraphrase or consequence: token accuracy of its target after the edit.
     /// For a neighbour: share of tokens predicted along its target that are the same before and after.
     pub score: f64,
 }
@@ -93,10 +93,78 @@ pub struct FactScores {
     pub generalization: Option<f64>,
     /// Share of predictions along the neighbours' targets that stayed; absent without any.
     pub locality: Option<f64>,
+    /// Token accuracy of the answers to what follows from the fact; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portability: Option<f64>,
     /// Probability of the whole new target after the prompt.
     pub p_new: f64,
     /// Probability of the whole true target, where one is given.
     pub p_true: Option<f64>,
+    /// The other family of scores, where a true target is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<ProbabilityScores>,
+}
+
+/// Scores that compare the probabilities of the new and the true target after an edit, as ROME's CounterFact evaluation
+/// defines them (Meng et al. 2022, section 3.4). A target's probability is per token: `exp` of its mean log-probability.
+///
+/// A neighbour takes part where its answer is the true target, as all of CounterFact's do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbabilityScores {
+    /// Efficacy score ES: 1 where the new target is likelier than the true one after the prompt, else 0.
+    pub es: f64,
+    /// Efficacy magnitude EM: by how much, `p(new) − p(true)`.
+    pub em: f64,
+    /// Paraphrase score PS: the share of paraphrases after which the new target is likelier; absent without any.
+    pub ps: Option<f64>,
+    /// Paraphrase magnitude PM: by how much in the mean.
+    pub pm: Option<f64>,
+    /// Neighbourhood score NS: the share of neighbours after which the true target is likelier; absent without any.
+    pub ns: Option<f64>,
+    /// Neighbourhood magnitude NM: by how much in the mean, `p(true) − p(new)`.
+    pub nm: Option<f64>,
+}
+
+/// Means of [`ProbabilityScores`] over facts, each over those that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbabilityMeans {
+    /// Mean of [`ProbabilityScores::es`].
+    pub es: f64,
+    /// Mean of [`ProbabilityScores::em`].
+    pub em: f64,
+    /// Mean of [`ProbabilityScores::ps`].
+    pub ps: Option<f64>,
+    /// Mean of [`ProbabilityScores::pm`].
+    pub pm: Option<f64>,
+    /// Mean of [`ProbabilityScores::ns`].
+    pub ns: Option<f64>,
+    /// Mean of [`ProbabilityScores::nm`].
+    pub nm: Option<f64>,
+    /// Score S: the harmonic mean of the means of ES, PS and NS.
+    pub s: Option<f64>,
+}
+
+impl ProbabilityMeans {
+    /// The means; absent of nothing.
+    pub fn of(scores: &[ProbabilityScores]) -> Option<Self> {
+        let over = |score: fn(&ProbabilityScores) -> Option<f64>| mean(scores.iter().filter_map(score));
+        let (es, ps, ns) = (over(|scores| Some(scores.es))?, over(|scores| scores.ps), over(|scores| scores.ns));
+        Some(Self {
+            es,
+            em: over(|scores| Some(scores.em))?,
+            ps,
+            pm: over(|scores| scores.pm),
+            ns,
+            nm: over(|scores| scores.nm),
+            s: ps.zip(ns).map(|(ps, ns)| 3.0 / (es.recip() + ps.recip() + ns.recip())),
+        })
+    }
+}
+
+/// Absent of nothing.
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.into_iter().fold((0, 0.0), |(n, sum), value| (n + 1, sum + value));
+    (n > 0).then(|| sum / f64::from(n))
 }
 
 /// One fact before and after an edit. Scores are token accuracies under teacher forcing, in [0, 1].
@@ -120,10 +188,19 @@ pub struct FactReport {
     pub generalization: Option<f64>,
     /// Share of predictions along the neighbours' targets that stayed; absent without any.
     pub locality: Option<f64>,
+    /// Token accuracy of the answers to what follows from the fact; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portability: Option<f64>,
+    /// Probabilities of new and true target compared, where a true target is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<ProbabilityScores>,
     /// Each paraphrase.
     pub paraphrases: Vec<Probe>,
     /// Each neighbour.
     pub neighbors: Vec<Probe>,
+    /// Each consequence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<Probe>,
 }
 
 /// One evaluation of the value's loss: what the reference implementations print each step.

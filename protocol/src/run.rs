@@ -2,7 +2,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EditReport, EditSpec, FactReport, ModelInfo, WeightChange};
+use crate::{
+    EditReport, EditSpec, FactReport, ModelInfo, ProbabilityMeans, ProbabilityScores, WeightChange, report::mean,
+};
 
 /// What `rectify edit` writes as `report.json` and prints with `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +98,12 @@ pub struct Summary {
     pub generalization: Option<f64>,
     /// Mean of [`FactReport::locality`] over the facts that have it.
     pub locality: Option<f64>,
+    /// Mean of [`FactReport::portability`] over the facts that have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portability: Option<f64>,
+    /// Means of [`FactReport::probability`] over the facts that have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<ProbabilityMeans>,
     /// Seconds of editing, without measuring.
     pub seconds: f64,
 }
@@ -104,15 +112,15 @@ impl Summary {
     /// The means over `facts`.
     pub fn of<'a>(facts: impl IntoIterator<Item = &'a FactReport>, seconds: f64) -> Self {
         let facts: Vec<&FactReport> = facts.into_iter().collect();
-        let mean = |score: fn(&FactReport) -> Option<f64>| {
-            let scores: Vec<f64> = facts.iter().filter_map(|fact| score(fact)).collect();
-            (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
-        };
+        let mean = |score: fn(&FactReport) -> Option<f64>| mean(facts.iter().filter_map(|fact| score(fact)));
+        let probability: Vec<ProbabilityScores> = facts.iter().filter_map(|fact| fact.probability).collect();
         Self {
             n: facts.len(),
             reliability: mean(|fact| Some(fact.reliability)),
             generalization: mean(|fact| fact.generalization),
             locality: mean(|fact| fact.locality),
+            portability: mean(|fact| fact.portability),
+            probability: ProbabilityMeans::of(&probability),
             seconds,
         }
     }
@@ -135,16 +143,26 @@ mod tests {
             reliability,
             generalization: None,
             locality,
+            portability: None,
+            probability: None,
             paraphrases: vec![],
             neighbors: vec![],
+            consequences: vec![],
         }
     }
 
     #[test]
     fn a_mean_is_over_the_facts_that_have_the_score() {
         let summary = Summary::of(&[fact(1.0, None), fact(0.5, Some(0.75)), fact(0.0, Some(0.25))], 2.0);
-        let expected =
-            Summary { n: 3, reliability: Some(0.5), generalization: None, locality: Some(0.5), seconds: 2.0 };
+        let expected = Summary {
+            n: 3,
+            reliability: Some(0.5),
+            generalization: None,
+            locality: Some(0.5),
+            portability: None,
+            probability: None,
+            seconds: 2.0,
+        };
         assert_eq!(summary, expected);
         assert_eq!(Summary::of(&[], 0.0).reliability, None);
     }

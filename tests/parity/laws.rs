@@ -32,6 +32,7 @@ fn fact() -> Fact {
             prompt: "Michel Rocard is a native speaker of".into(),
             target: Some("French".into()),
         }],
+        ..Fact::default()
     }
 }
 

@@ -1,10 +1,10 @@
 use burn::tensor::Tensor;
 use rectify_core::{
     edit::{Delta, WeightDelta},
-    metrics::{ask, compare},
-    model::{Matrix, Model, WeightSite},
+    metrics::{ask, compare, predict, scores},
+    model::{Matrix, Model, WeightSite, generate::Scored},
 };
-use rectify_protocol::{Fact, Neighbor};
+use rectify_protocol::{Consequence, Fact, Neighbor};
 use serde_json::Value;
 
 use crate::golden::{Golden, MODELS};
@@ -15,9 +15,9 @@ fn fact(record: &Value) -> Fact {
         subject: text("subject"),
         prompt: text("src"),
         target_new: text("alt"),
-        target_true: None,
         paraphrases: vec![text("rephrase")],
         neighbors: vec![Neighbor { prompt: text("loc"), target: Some(text("loc_ans")) }],
+        ..Fact::default()
     }
 }
 
@@ -68,5 +68,64 @@ fn token_accuracies_are_the_reference_s_before_and_after_every_edit() {
                 );
             }
         }
+    }
+}
+
+/// New and true target change places: what was gained is lost.
+#[test]
+fn probability_scores_compare_the_two_targets_per_token() {
+    for golden in MODELS.map(Golden::open) {
+        let loaded = golden.model();
+        let fact = Fact {
+            subject: "Danielle Darrieux".into(),
+            prompt: "The mother tongue of Danielle Darrieux is".into(),
+            target_new: "English and more".into(),
+            target_true: Some("French".into()),
+            paraphrases: vec!["Danielle Darrieux is a native speaker of".into(), "Danielle Darrieux speaks".into()],
+            neighbors: vec![
+                Neighbor { prompt: "Michel Rocard is a native speaker of".into(), target: Some("French".into()) },
+                // Its answer is not the true target, so it has no part in NS.
+                Neighbor { prompt: "The river flows to the".into(), target: Some("sea".into()) },
+            ],
+            consequences: vec![Consequence { prompt: "Darrieux' country is".into(), target: "England".into() }],
+        };
+        let ask = |fact: &Fact| {
+            let predictions = pollster::block_on(predict(&loaded.model, &loaded.tokenizer, fact)).expect("predicts");
+            scores(&predictions, &predictions)
+        };
+        let per_token = |prompt: &str, target: &str| {
+            let row = Scored::new(&loaded.tokenizer, prompt, target).expect("a target");
+            let scores = pollster::block_on(loaded.model.score(&[row])).expect("scores").remove(0);
+            (scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64).exp()
+        };
+        let gap = |prompt: &str| per_token(prompt, "English and more") - per_token(prompt, "French");
+
+        let found = ask(&fact);
+        let probability = found.probability.expect("both targets are known");
+        let gaps: Vec<f64> = fact.paraphrases.iter().map(|prompt| gap(prompt)).collect();
+        let share = gaps.iter().filter(|gap| **gap > 0.0).count() as f64 / 2.0;
+        let neighbor = gap(&fact.neighbors[0].prompt);
+        // Rows in one batch or each by itself: the same up to rounding.
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{}: {a} {b}", golden.name);
+        close(probability.em, gap(&fact.prompt));
+        close(probability.pm.unwrap(), gaps.iter().sum::<f64>() / 2.0);
+        close(probability.nm.unwrap(), -neighbor);
+        assert_eq!(probability.es, f64::from(u8::from(probability.em > 0.0)));
+        assert_eq!((probability.ps, probability.ns), (Some(share), Some(f64::from(u8::from(neighbor < 0.0)))));
+        assert!(found.portability.is_some());
+
+        let target_true = Some(fact.target_new.clone());
+        let turned = ask(&Fact { target_new: "French".into(), target_true, ..fact.clone() });
+        let turned = turned.probability.expect("both targets are known");
+        close(turned.em, -probability.em);
+        close(turned.pm.unwrap(), -probability.pm.unwrap());
+        assert_eq!(
+            (turned.es, turned.ns),
+            (1.0 - probability.es, None),
+            "the neighbour's answer is now the new target"
+        );
+
+        let bare = ask(&Fact { target_true: None, consequences: vec![], ..fact.clone() });
+        assert_eq!((bare.probability, bare.portability), (None, None));
     }
 }

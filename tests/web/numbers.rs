@@ -69,6 +69,7 @@ fn born() -> Fact {
             prompt: "Wenna Merune was born in the city of".into(),
             target: Some("Nettlebay".into()),
         }],
+        ..Fact::default()
     }
 }
 

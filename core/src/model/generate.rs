@@ -5,9 +5,9 @@ use rectify_protocol::Candidate;
 
 use super::{Cache, Frame, Model, NoTap};
 use crate::{
-    Result,
+    Error, Result,
     read::{read, read_ids},
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, spaced},
 };
 
 /// A row of tokens of which those from `from` on are to be predicted.
@@ -16,6 +16,22 @@ pub struct Scored {
     pub ids: Vec<u32>,
     /// Where the target begins; at least 1.
     pub from: usize,
+}
+
+impl Scored {
+    /// A prompt and the target behind it, tokenised together.
+    ///
+    /// # Errors
+    ///
+    /// When the target adds no token.
+    pub fn new(tokenizer: &Tokenizer, prompt: &str, target: &str) -> Result<Self> {
+        let from = tokenizer.encode(prompt)?.len();
+        let ids = tokenizer.encode(&format!("{prompt}{}", spaced(target)))?;
+        if from == 0 || ids.len() <= from {
+            return Err(Error::bad_input(format!("the target {target:?} adds no token to the prompt {prompt:?}")));
+        }
+        Ok(Self { ids, from })
+    }
 }
 
 /// How a model does on one target token, given all true tokens before it.
@@ -141,7 +157,7 @@ impl Model {
 
     fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {
         if prompt.is_empty() {
-            return Err(crate::Error::bad_input("the prompt is empty"));
+            return Err(Error::bad_input("the prompt is empty"));
         }
         let what = if new == 0 { "the prompt".into() } else { format!("the prompt with {new} more tokens") };
         self.check_length(prompt.len() + new, &what)

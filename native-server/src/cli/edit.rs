@@ -267,25 +267,36 @@ fn describe_fact(text: &mut String, fact: &FactReport) {
     let _ = writeln!(text, "  before  {}", top(&fact.before));
     let _ = writeln!(text, "  after   {}", top(&fact.after));
     let _ = writeln!(text, "  p(new)  {:.4} → {:.4}", fact.before.p_new, fact.after.p_new);
-    let _ = writeln!(
+    let _ = write!(
         text,
         "  reliability {}   generalization {}   locality {}",
         score(Some(fact.reliability)),
         score(fact.generalization),
         score(fact.locality)
     );
+    if fact.portability.is_some() {
+        let _ = write!(text, "   portability {}", score(fact.portability));
+    }
+    text.push('\n');
 }
 
 fn describe_summary(text: &mut String, when: &str, summary: &Summary) {
-    let _ = writeln!(
+    let _ = write!(
         text,
-        "{} facts, {when}: reliability {}, generalization {}, locality {} ({:.2} s of editing)",
+        "{} facts, {when}: reliability {}, generalization {}, locality {}",
         summary.n,
         score(summary.reliability),
         score(summary.generalization),
         score(summary.locality),
-        summary.seconds
     );
+    if summary.portability.is_some() {
+        let _ = write!(text, ", portability {}", score(summary.portability));
+    }
+    let _ = writeln!(text, " ({:.2} s of editing)", summary.seconds);
+    if let Some(means) = &summary.probability {
+        let [es, ps, ns] = [Some(means.es), means.ps, means.ns].map(score);
+        let _ = writeln!(text, "  by probabilities: ES {es}, PS {ps}, NS {ns}, score S {}", score(means.s));
+    }
 }
 
 fn score(value: Option<f64>) -> String {

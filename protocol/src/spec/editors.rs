@@ -318,6 +318,19 @@ impl EditorSpec {
         }
     }
 
+    /// The method as its paper writes it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Rome(_) => "ROME",
+            Self::Memit(_) => "MEMIT",
+            Self::Emmet(_) => "EMMET",
+            Self::AlphaEdit(_) => "AlphaEdit",
+            Self::Kn(_) => "KN",
+            Self::Mend(_) => "MEND",
+            Self::Ft(_) => "Fine-tuning",
+        }
+    }
+
     /// The layers to edit, for the methods that are told any; absent where it is left to the model.
     pub fn layers(&self) -> Option<&[usize]> {
         match self {

@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     model::{
         Cache, Model, Site, Tap, WeightSite,
-        generate::{self, states_at},
+        generate::{self, Scored, states_at},
     },
     read::read,
     tokenizer::{Tokenizer, spaced},
@@ -32,11 +32,7 @@ impl Text {
     ///
     /// When the target adds no token, or the text does not fit the context.
     pub fn new(tokenizer: &Tokenizer, model: &Model, prompt: &str, target: &str) -> Result<Self> {
-        let from = tokenizer.encode(prompt)?.len();
-        let ids = tokenizer.encode(&format!("{prompt}{}", spaced(target)))?;
-        if from == 0 || ids.len() <= from {
-            return Err(Error::bad_input(format!("the target {target:?} adds no token to the prompt {prompt:?}")));
-        }
+        let Scored { ids, from } = Scored::new(tokenizer, prompt, target)?;
         model.check_length(ids.len(), "the prompt with its target")?;
         let labels = ids[from..].to_vec();
         Ok(Self { ids, labels })
