@@ -1,13 +1,12 @@
 //! Rectify's page: what a session reports, drawn, and what a visitor does, sent to it as commands.
 //!
 //! It holds no tensor and knows no model: [`engine`] talks to a session in a worker or on a server, [`desk`] is what
-//! the visitor has on the table, `components` draw it, and [`view`], [`methods`] and [`heat`] turn values into what is
+//! the visitor has on the table, `components` draw it, and [`view`] and [`methods`] turn values into what is
 //! drawn.
 
 mod components;
 mod desk;
 mod engine;
-mod heat;
 mod ids;
 mod methods;
 mod pages;

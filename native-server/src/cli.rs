@@ -6,6 +6,7 @@ mod edit;
 mod eval;
 mod mend;
 mod models;
+mod report;
 mod serve;
 mod settings;
 mod stats;
@@ -49,6 +50,8 @@ enum Subcommands {
     Eval(eval::Args),
     /// Measure a grid of editors, regularizers and seeds, and go on after a stop
     Sweep(sweep::Args),
+    /// Draw the paper's figures and tables from a sweep's rows
+    Report(report::Args),
     /// Gather the second moment of keys that `edit --covariance` reads
     Stats(stats::Args),
     /// Train what `edit --method mend` needs
@@ -69,6 +72,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Subcommands::Edit(args) => edit::run(&args, statics, out),
         Subcommands::Eval(args) => eval::run(&args, statics, out),
         Subcommands::Sweep(args) => sweep::run(&args, statics, out),
+        Subcommands::Report(args) => report::run(&args, out),
         Subcommands::Stats(args) => stats::run(&args, statics, out),
         Subcommands::Mend(command) => mend::run(&command, statics, out),
         Subcommands::Models(command) => models::run(&command, statics, out),
@@ -187,7 +191,8 @@ mod tests {
         check_usage("rectify edit --model M --facts F --method memit --layer 3,4,5 --mode batch --allow-harm", &[]);
         check_usage("rectify stats --model M --text FILE --layers 4,5 --tokens 100 --out DIR", &[]);
         check_usage("rectify eval --model M --tasks nli,ner --data DIR --limit 9 --edits DIR --json", &[]);
-        check_usage("rectify sweep SPEC.toml --out DIR", &[]);
+        check_usage("rectify sweep ONE.toml TWO.toml --out DIR --report", &[]);
+        check_usage("rectify report DIR --title T", &[]);
         check_usage("rectify edit --model M --facts F --method mend --hypernetwork FILE --set released=true", &[]);
         check_usage("rectify mend train --model M --facts F --validation V --out FILE", &[]);
         check_usage(

@@ -3,10 +3,9 @@
 //! Each editor and seed has a file of rows, [`Rows`]: one line says what it is about, then one line a measurement,
 //! flushed as it is made. Whatever stops the program, the next run reads the rows, drops a line that was cut in the
 //! middle, and goes on with what is missing. A file is locked by whoever works on it, so that several processes share a
-//! folder. Scores are always made of rows: [`tables`].
+//! folder. Scores are always made of rows, by `rectify-figures`.
 
 mod rows;
-pub mod tables;
 
 use std::{
     collections::HashMap,
@@ -17,10 +16,10 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rectify_core::{Session, metrics, task::Question};
 use rectify_protocol::{
-    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Measured, Over, Progress, Regularizer,
-    Row, SweepSpec, WeightChange,
+    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over, Progress,
+    Regularizer, Row, SweepSpec, WeightChange,
 };
-pub use rows::Rows;
+pub use rows::{Rows, read_folder};
 
 use crate::tasks::{self, LoadedTask};
 
@@ -96,7 +95,7 @@ impl Sweep {
         watch: &mut dyn Watch,
     ) -> Result<bool, Failure> {
         let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
-        let mut work = Work { sweep: self, cell, rows, before: HashMap::new(), drive, watch };
+        let mut work = Work { sweep: self, cell, rows, before: HashMap::new(), unedited: HashMap::new(), drive, watch };
         match cell.mode {
             EditMode::Single => work.single(session)?,
             EditMode::Sequential => work.sequential(session)?,
@@ -151,6 +150,8 @@ struct Work<'a, D: Drive> {
     rows: Rows,
     /// What the unedited model predicts of each fact that was measured.
     before: HashMap<usize, metrics::Predictions>,
+    /// How it answers the tasks: the same under every regularizer.
+    unedited: HashMap<Key, Option<Judgement>>,
     drive: &'a D,
     watch: &'a mut dyn Watch,
 }
@@ -168,7 +169,13 @@ impl<D: Drive> Work<'_, D> {
     fn batch(&mut self, session: &Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
         for &edits in &self.sweep.spec.edits {
-            self.one_update(session, &first(&order, edits))?;
+            if edits == 0 {
+                for &regularizer in &self.sweep.regularizers {
+                    self.measure(&mut session.fork(), regularizer, 0, &[])?;
+                }
+            } else {
+                self.one_update(session, &first(&order, edits))?;
+            }
         }
         Ok(())
     }
@@ -230,7 +237,10 @@ impl<D: Drive> Work<'_, D> {
             // Made again only to go on from it.
             Ok(_) if self.rows.has(regularizer, edits, &Key::Edit(item)) => Ok(()),
             Ok(seconds) => {
-                let weights = self.changed(session, Command::Changes)?;
+                let mut weights = self.changed(session, Command::Changes)?;
+                if !self.sweep.spec.edits.contains(&edits) {
+                    without_pictures(&mut weights);
+                }
                 self.add(regularizer, edits, Measured::Edit { item, seconds, weights })
             }
             Err(Refusal::Stop(failure)) => Err(failure),
@@ -247,7 +257,10 @@ impl<D: Drive> Work<'_, D> {
     ) -> Result<(), Failure> {
         for &regularizer in regularizers {
             let command = Command::Regularize { regularizer, over: Over::Each, seed: self.cell.seed };
-            let weights = self.changed(session, command)?;
+            let mut weights = self.changed(session, command)?;
+            if self.cell.mode == EditMode::Single {
+                without_pictures(&mut weights);
+            }
             let edit = Measured::Edit { item: facts[0].0, seconds, weights };
             self.add_new(regularizer, facts.len(), edit)?;
             self.measure(session, regularizer, facts.len(), facts)?;
@@ -283,9 +296,22 @@ impl<D: Drive> Work<'_, D> {
                 .filter(|(item, _)| !self.rows.has(regularizer, edits, &Key::Task(id.to_owned(), *item)))
                 .collect();
             for part in missing.chunks(256) {
-                let questions: Vec<&dyn Question> = part.iter().map(|(_, question)| question.as_ref()).collect();
-                let judged = self.drive.drive(tasks::judge(session, loaded.task, &questions, &mut |_| {}))?;
-                for ((item, _), judgement) in part.iter().zip(judged.judgements) {
+                let key = |item: usize| Key::Task(id.to_owned(), item);
+                let known: Option<Vec<_>> = match edits {
+                    0 => part.iter().map(|(item, _)| self.unedited.get(&key(*item)).cloned()).collect(),
+                    _ => None,
+                };
+                let judgements = match known {
+                    Some(known) => known,
+                    None => {
+                        let questions: Vec<_> = part.iter().map(|(_, question)| question.as_ref()).collect();
+                        self.drive.drive(tasks::judge(session, loaded.task, &questions, &mut |_| {}))?.judgements
+                    }
+                };
+                for ((item, _), judgement) in part.iter().zip(judgements) {
+                    if edits == 0 {
+                        self.unedited.insert(key(*item), judgement.clone());
+                    }
                     self.add(regularizer, edits, Measured::Task { task: id.to_owned(), item: *item, judgement })?;
                 }
             }
@@ -344,6 +370,11 @@ impl<D: Drive> Work<'_, D> {
         self.watch.rows(&name(self.cell), self.rows.len(), total);
         Ok(())
     }
+}
+
+/// A picture is large, and drawn only of what is measured.
+fn without_pictures(weights: &mut [WeightChange]) {
+    weights.iter_mut().for_each(|change| change.blocks = None);
 }
 
 /// Why an operation was not made.

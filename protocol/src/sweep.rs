@@ -13,7 +13,8 @@ pub struct SweepSpec {
     pub index: Option<[usize; 2]>,
     /// How the facts meet the model.
     pub mode: EditMode,
-    /// Sequential: after how many operations to measure. Batch: how many facts in one operation. Single mode has none.
+    /// Sequential: after how many operations to measure. Batch: how many facts in one operation. 0 is the unedited model.
+    /// Single mode has none.
     #[serde(default)]
     pub edits: Vec<usize>,
     /// Sequential: how many facts each operation writes.
@@ -100,9 +101,6 @@ impl SweepSpec {
             EditMode::Sequential if self.batch == 0 => return wrong("batch is 0; each operation writes a fact".into()),
             EditMode::Single | EditMode::Batch if self.batch != 1 => {
                 return wrong("batch is for sequential mode; in batch mode edits says how many facts".into());
-            }
-            EditMode::Batch if self.edits.contains(&0) => {
-                return wrong("edits has a 0; a batch of no facts cannot be written".into());
             }
             _ => {}
         }
@@ -295,7 +293,6 @@ mod tests {
         check_refused("rect 40%", "rect much", &["much"]);
         check_refused("\"single\"", "\"sequential\"", &["edits is empty"]);
         check_refused("\"single\"", "\"single\"\nedits = [1]", &["no meaning in single mode"]);
-        check_refused("\"single\"", "\"batch\"\nedits = [0, 1]", &["a batch of no facts"]);
         check_refused("\"single\"", "\"batch\"\nedits = [5, 1]", &["ascending"]);
         check_refused("\"single\"", "\"sequential\"\nedits = [1]\nbatch = 0", &["batch is 0"]);
         check_refused("\"single\"", "\"batch\"\nedits = [1]\nbatch = 2", &["for sequential mode"]);

@@ -11,10 +11,11 @@ use crate::{
 /// Each of our crates and those of ours that it may depend on.
 const OURS: &[(&str, &[&str])] = &[
     ("rectify-protocol", &[]),
+    ("rectify-figures", &["rectify-protocol"]),
     ("rectify-core", &["rectify-protocol"]),
-    ("rectify-frontend", &["rectify-protocol"]),
+    ("rectify-frontend", &["rectify-protocol", "rectify-figures"]),
     ("rectify-worker", &["rectify-protocol", "rectify-core"]),
-    ("rectify-server", &["rectify-protocol", "rectify-core"]),
+    ("rectify-server", &["rectify-protocol", "rectify-core", "rectify-figures"]),
     ("rectify-tests", &["rectify-protocol", "rectify-core", "rectify-server"]),
     ("xtask", &[]),
 ];

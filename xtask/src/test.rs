@@ -12,8 +12,15 @@ use crate::{
 };
 
 /// Packages whose tests run on this machine's processor.
-const NATIVE: &[&str] =
-    &["rectify-protocol", "rectify-core", "rectify-server", "rectify-frontend", "rectify-tests", "xtask"];
+const NATIVE: &[&str] = &[
+    "rectify-protocol",
+    "rectify-figures",
+    "rectify-core",
+    "rectify-server",
+    "rectify-frontend",
+    "rectify-tests",
+    "xtask",
+];
 /// The one package more that only a browser runs.
 const WORKER: &str = "rectify-worker";
 

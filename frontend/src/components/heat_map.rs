@@ -1,7 +1,6 @@
 use leptos::prelude::*;
+use rectify_figures::heat;
 use rectify_protocol::Blocks;
-
-use crate::heat;
 
 /// The relative change of a matrix, block by block, with the scale of its colours.
 #[component]

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use rectify_figures::{Study, table::Table};
 use rectify_protocol::{Cell, Failure, Progress, SweepSpec};
 
 use super::{Desk, edit::add_moments, settings::Covariance};
@@ -16,65 +17,99 @@ use crate::{
     facts::EditSet,
     io,
     progress::Line,
-    sweep::{Drive, Sweep, Watch, beside, tables},
+    sweep::{Drive, Sweep, Watch, beside, read_folder},
     tasks,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The grid, as TOML: static/sweeps has examples
-    spec: PathBuf,
-    /// Where rows go, and come from again after a stop
+    /// Grids, as TOML: static/sweeps has examples
+    #[arg(required = true, value_name = "SPEC.toml")]
+    specs: Vec<PathBuf>,
+    /// Where rows go, and come from again after a stop; of several grids, each to a folder of its name within
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Draw everything into DIR/report.html at the end, as `rectify report DIR` does
+    #[arg(long)]
+    report: bool,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }
 
 pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
-    let text = io::read_text(&args.spec)?;
-    let spec = SweepSpec::from_toml(&args.spec.display().to_string(), &text)?;
-    let (sweep, template) = read(args, spec)?;
-    fs::create_dir_all(&args.out).map_err(|error| io::cannot_write(&args.out, &error))?;
-    io::write(&args.out.join("sweep.toml"), text.as_bytes())?;
+    // What is wrong with the last grid is said before the first one runs.
+    let grids = args.specs.iter().map(|path| Grid::read(path, args)).collect::<Result<Vec<_>, _>>()?;
+    for grid in &grids {
+        grid.run(args.device, statics, out)?;
+    }
+    if args.report { super::report::write(&args.out, None, out) } else { Ok(()) }
+}
 
-    let folder = beside(&args.spec, &sweep.spec.model);
-    let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
-    let mut desk = Desk::open(&model, statics, args.device)?;
-    let info = desk.info();
-    let cells = sweep.cells(&Cell { model_hash: info.hash, device: info.device, ..template }, &info.editors)?;
-    for cell in &cells {
-        let folder = sweep.spec.covariance.as_deref().filter(|name| *name != "identity");
-        let folder = folder.map(|name| beside(&args.spec, name));
-        let covariance = match (&sweep.spec.covariance, &folder) {
-            (None, _) => Covariance::Bundled,
-            (Some(_), Some(folder)) => Covariance::Folder(folder),
-            (Some(_), None) => Covariance::Identity,
+/// A grid with everything it reads.
+struct Grid<'a> {
+    path: &'a Path,
+    text: String,
+    sweep: Sweep,
+    /// What its cells have in common.
+    template: Cell,
+}
+
+impl<'a> Grid<'a> {
+    fn read(path: &'a Path, args: &Args) -> Result<Self, Failure> {
+        let text = io::read_text(path)?;
+        let spec = SweepSpec::from_toml(&path.display().to_string(), &text)?;
+        let folder = match args.specs.len() {
+            1 => args.out.clone(),
+            _ => args.out.join(path.file_stem().unwrap_or(path.as_os_str())),
         };
-        add_moments(&mut desk, covariance, &cell.editor)?;
+        let (sweep, template) = read(path, spec, folder, args.device)?;
+        Ok(Self { path, text, sweep, template })
     }
-    let mut elsewhere = 0;
-    for (done, cell) in cells.iter().enumerate() {
-        desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
-        let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
-        if !sweep.run(cell, &desk.session, &Driver(&desk.cancel), &mut watch)? {
-            elsewhere += 1;
+
+    fn run(&self, device: DeviceKind, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+        let Self { path, sweep, .. } = self;
+        fs::create_dir_all(&sweep.folder).map_err(|error| io::cannot_write(&sweep.folder, &error))?;
+        io::write(&sweep.folder.join("sweep.toml"), self.text.as_bytes())?;
+
+        let folder = beside(path, &sweep.spec.model);
+        let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
+        let mut desk = Desk::open(&model, statics, device)?;
+        let info = desk.info();
+        let template = Cell { model_hash: info.hash, device: info.device, ..self.template.clone() };
+        let cells = sweep.cells(&template, &info.editors)?;
+        for cell in &cells {
+            let folder = sweep.spec.covariance.as_deref().filter(|name| *name != "identity");
+            let folder = folder.map(|name| beside(path, name));
+            let covariance = match (&sweep.spec.covariance, &folder) {
+                (None, _) => Covariance::Bundled,
+                (Some(_), Some(folder)) => Covariance::Folder(folder),
+                (Some(_), None) => Covariance::Identity,
+            };
+            add_moments(&mut desk, covariance, &cell.editor)?;
         }
+        let mut elsewhere = 0;
+        for (done, cell) in cells.iter().enumerate() {
+            desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
+            let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
+            if !sweep.run(cell, &desk.session, &Driver(&desk.cancel), &mut watch)? {
+                elsewhere += 1;
+            }
+        }
+        drop(desk);
+        if elsewhere > 0 {
+            io::warn(&format!("{elsewhere} of {} cells are being worked on by another process", cells.len()));
+        }
+        let table =
+            Study::of(&read_folder(&sweep.folder)?).map(|study| Table::of(&study).markdown()).unwrap_or_default();
+        io::write(&sweep.folder.join("table.md"), table.as_bytes())?;
+        io::print(out, &table)
     }
-    drop(desk);
-    if elsewhere > 0 {
-        io::warn(&format!("{elsewhere} of {} cells are being worked on by another process", cells.len()));
-    }
-    let regularizers: Vec<String> = sweep.regularizers.iter().map(ToString::to_string).collect();
-    let table = tables::markdown(&tables::cells(&args.out)?, &regularizers);
-    io::write(&args.out.join("table.md"), table.as_bytes())?;
-    io::print(out, &table)
 }
 
 /// Everything that the spec names, and what cells have in common.
-fn read(args: &Args, spec: SweepSpec) -> Result<(Sweep, Cell), Failure> {
-    let path = beside(&args.spec, &spec.facts);
+fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Result<(Sweep, Cell), Failure> {
+    let path = beside(grid, &spec.facts);
     let text = io::read_text(&path)?;
     let set = EditSet::read(&path.display().to_string(), &text)?;
     let [from, to] = spec.index.unwrap_or([0, set.len()]);
@@ -82,7 +117,7 @@ fn read(args: &Args, spec: SweepSpec) -> Result<(Sweep, Cell), Failure> {
     let loaded = match &spec.data {
         None => Vec::new(),
         Some(folder) => {
-            let folder = beside(&args.spec, folder);
+            let folder = beside(grid, folder);
             let load = |task| tasks::load(task, &folder, spec.limit);
             tasks::named(&spec.tasks)?.into_iter().map(load).collect::<Result<_, _>>()?
         }
@@ -90,7 +125,7 @@ fn read(args: &Args, spec: SweepSpec) -> Result<(Sweep, Cell), Failure> {
     let template = Cell {
         schema: Cell::SCHEMA,
         program: super::program(),
-        device: args.device.name().into(),
+        device: device.name().into(),
         model: spec.model.clone(),
         model_hash: String::new(),
         facts: [spec.facts.clone(), io::sha256(&path)?.0],
@@ -102,7 +137,7 @@ fn read(args: &Args, spec: SweepSpec) -> Result<(Sweep, Cell), Failure> {
         seed: 0,
     };
     let regularizers = spec.regularizers()?;
-    Ok((Sweep { spec, regularizers, facts, tasks: loaded, folder: args.out.clone() }, template))
+    Ok((Sweep { spec, regularizers, facts, tasks: loaded, folder }, template))
 }
 
 struct Driver<'a>(&'a Cancel);

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rectify_figures::Sweep;
 use rectify_protocol::{Cell, Failure, Regularizer, Row};
 use sha2::{Digest, Sha256};
 
@@ -100,22 +101,22 @@ impl Rows {
     }
 }
 
-/// The cell and the rows of one file, as far as they are whole. `None` for a file that has only just begun.
+/// The sweep whose rows are in a folder; its files in a fixed order.
 ///
 /// # Errors
 ///
-/// When it cannot be read, or a whole line is no row.
-pub fn read(path: &Path) -> Result<Option<(Cell, Vec<Row>)>, Failure> {
-    let text = io::read_text(path)?;
-    let wrong = |number: usize, error: serde_json::Error| {
-        Failure::bad_input(format!("{} line {number} is no row: {error}", path.display()))
-    };
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let Some(first) = whole.lines().next() else { return Ok(None) };
-    let cell = serde_json::from_str(first).map_err(|error| wrong(1, error))?;
-    let rows = (2..).zip(whole.lines().skip(1));
-    let rows = rows.map(|(number, row)| serde_json::from_str(row).map_err(|error| wrong(number, error)));
-    Ok(Some((cell, rows.collect::<Result<_, _>>()?)))
+/// When a file cannot be read.
+pub fn read_folder(folder: &Path) -> Result<Sweep, Failure> {
+    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let mut paths: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    paths.sort();
+    let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+    let mut sweep = Sweep { name, cells: Vec::new() };
+    for path in paths {
+        sweep.add_file(&path.display().to_string(), &io::read_text(&path)?)?;
+    }
+    Ok(sweep)
 }
 
 /// JSON on one line.
@@ -171,7 +172,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for cut in 1..40 {
             fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            assert_eq!(read(&path).unwrap().unwrap().1, [row(0)], "a reader sees whole rows only");
+            assert_eq!(read_folder(folder.path()).unwrap().cells[0].1, [row(0)], "a reader sees whole rows only");
             let mut rows = Rows::open(folder.path(), &cell(0)).unwrap().unwrap();
             assert!(rows.has(row(0).regularizer, 1, &Key::Refused(0)));
             assert!(!rows.has(row(0).regularizer, 1, &Key::Refused(1)), "cut by {cut}");

@@ -1,0 +1,157 @@
+//! Figures and tables as HTML: the same in the page as in a report's file.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use rectify_protocol::{Cell, EditMode};
+
+use crate::{
+    Study, Sweep, draw,
+    figure::{self, Figure},
+    heat,
+    table::Table,
+};
+
+/// How [`body`] looks, in terms of the colours that the page and [`document`] define.
+pub const STYLE: &str = include_str!("../figures.css");
+/// Colours and page of a file that stands alone.
+const ALONE: &str = include_str!("../report.css");
+
+/// A file that needs nothing else.
+pub fn document(title: &str, sweeps: &[Sweep]) -> String {
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(ALONE)) (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (title) }
+                    p.quiet {
+                        "Made by Rectify from rows that are kept beside this file. Scores of abilities are the paper's; "
+                        "the tables have the strict ones beside them. Thin upright lines span the seeds."
+                    }
+                }
+                main { (body(sweeps)) }
+            }
+        }
+    };
+    markup.into_string()
+}
+
+/// Every sweep that has rows: its figures, its tables, and what was run.
+pub fn body(sweeps: &[Sweep]) -> Markup {
+    html! {
+        @for sweep in sweeps {
+            @if let Some(study) = Study::of(sweep) {
+                section.study { (of_study(&study)) (runs(sweep)) }
+            }
+        }
+    }
+}
+
+fn of_study(study: &Study) -> Markup {
+    let mode = match study.mode {
+        EditMode::Single => "single edits",
+        EditMode::Sequential => "edits one after the other",
+        EditMode::Batch => "many facts at once",
+    };
+    html! {
+        h2 { (study.name) }
+        p.quiet { (study.model) ", " (mode) }
+        @for figure in figure::figures(study) { (of_figure(&figure)) }
+        @if let Some(table) = figure::table_1(study) {
+            h3 { "How far the weights moved (Table 1)" }
+            (table.html())
+        }
+        (pictures(study))
+        details {
+            summary { "All numbers" }
+            (Table::of(study).html())
+        }
+    }
+}
+
+fn of_figure(figure: &Figure) -> Markup {
+    let curves = figure.panels.first().map(|panel| panel.curves.as_slice()).unwrap_or_default();
+    html! {
+        figure.chart {
+            figcaption { (figure.title) }
+            div.panels {
+                @for panel in &figure.panels {
+                    div.scroll role="img" aria-label=(format!("{}: {}", figure.title, panel.title)) {
+                        (PreEscaped(draw::panel(panel)))
+                    }
+                }
+            }
+            ul.legend {
+                @for curve in curves {
+                    li { svg width="11" height="11" aria-hidden="true" { rect width="11" height="11" fill=(curve.colour) {} } (curve.name) }
+                }
+                @if curves.iter().any(|curve| !curve.paper.is_empty()) { li { "grey: the paper's" } }
+            }
+        }
+    }
+}
+
+/// Figure 5: where the weights changed, of the matrix that changed most, as a sequence goes on.
+fn pictures(study: &Study) -> Markup {
+    let Some(kept) = study.kept.first().filter(|_| study.mode == EditMode::Sequential) else { return html! {} };
+    html! {
+        @for editor in &study.editors {
+            @let points: Vec<_> = study.curve(editor, *kept).filter(|point| point.pictures().next().is_some()).collect();
+            @if !points.is_empty() {
+                h3 { (editor.label) ": where the weights changed (Figure 5)" }
+                div.maps {
+                    @for point in points {
+                        @let most = point.changes.iter().filter(|change| change.blocks.is_some())
+                            .max_by(|a, b| a.frobenius.total_cmp(&b.frobenius));
+                        @if let Some((change, blocks)) = most.and_then(|change| Some((change, change.blocks.as_ref()?))) {
+                            figure {
+                                svg.heat viewBox=(format!("0 0 {} {}", blocks.rows, blocks.columns)) preserveAspectRatio="none"
+                                    role="img" aria-label=(heat::words(blocks)) {
+                                    @for (level, path) in heat::paths(blocks) {
+                                        path d=(path) fill=(heat::colour(level)) {}
+                                    }
+                                }
+                                figcaption { (point.edits) @if point.edits == 1 { " edit" } @else { " edits" } ", " (change.name) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What was run, with everything that decides its numbers.
+fn runs(sweep: &Sweep) -> Markup {
+    html! {
+        details {
+            summary { "What was run" }
+            @for (cell, rows) in &sweep.cells {
+                (run(cell, rows.len()))
+            }
+        }
+    }
+}
+
+fn run(cell: &Cell, rows: usize) -> Markup {
+    let settings = serde_json::to_string_pretty(&cell.editor).unwrap_or_default();
+    html! {
+        h4 { (cell.editor.label()) ", seed " (cell.seed) ", " (rows) " rows" }
+        p.quiet {
+            (cell.program) " on " (cell.device) "; model " (cell.model) " " code { (short(&cell.model_hash)) }
+            "; facts " (cell.index[0]) " to " (cell.index[1]) " of " (cell.facts[0]) " " code { (short(&cell.facts[1])) }
+            "; covariance " (cell.covariance.as_deref().unwrap_or("the model's own"))
+        }
+        pre { (settings) }
+    }
+}
+
+/// Enough of a hash to know it by.
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}

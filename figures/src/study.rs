@@ -1,0 +1,340 @@
+//! Rows to numbers: what each editor did under each regularizer after so many edits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rectify_protocol::{
+    Blocks, Cell, EditMode, EditorSpec, FactScores, Failure, Judgement, Measured, ProbabilityMeans, Regularizer, Row,
+    TaskScores, WeightChange,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The rows of one sweep's folder.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// The folder's name.
+    pub name: String,
+    /// Each file of rows.
+    pub cells: Vec<(Cell, Vec<Row>)>,
+}
+
+impl Sweep {
+    /// Adds the rows of a file's text as far as they are whole: the last line may be on its way. `file` is the name in
+    /// messages.
+    ///
+    /// # Errors
+    ///
+    /// When a whole line is no row.
+    pub fn add_file(&mut self, file: &str, text: &str) -> Result<(), Failure> {
+        let wrong = |number: usize, error: serde_json::Error| {
+            Failure::bad_input(format!("{file} line {number} is no row of a sweep: {error}"))
+        };
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let Some((first, rest)) = whole.split_once('\n').or((!whole.is_empty()).then_some((whole, ""))) else {
+            return Ok(());
+        };
+        let cell = serde_json::from_str(first).map_err(|error| wrong(1, error))?;
+        let rows = (2..).zip(rest.lines());
+        let rows = rows.map(|(number, row)| serde_json::from_str(row).map_err(|error| wrong(number, error)));
+        self.cells.push((cell, rows.collect::<Result<_, _>>()?));
+        Ok(())
+    }
+}
+
+/// What a sweep measured, over its facts and seeds.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// The sweep's name.
+    pub name: String,
+    /// How facts met the model.
+    pub mode: EditMode,
+    /// The model's id or folder.
+    pub model: String,
+    /// Editors, regularizers and tasks, in the order of the rows.
+    pub editors: Vec<Editor>,
+    /// See above.
+    pub kept: Vec<Regularizer>,
+    /// See above.
+    pub tasks: Vec<String>,
+    /// One for each editor, regularizer and number of edits.
+    pub points: Vec<Point>,
+}
+
+/// An editor, and what tells it from others of the same method.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Editor {
+    /// Its method.
+    pub method: String,
+    /// What a person reads.
+    pub label: String,
+    /// Facts of one operation.
+    pub batch: usize,
+}
+
+/// One editor under one regularizer after so many edits.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// The editor.
+    pub editor: Editor,
+    /// What was kept of each update.
+    pub kept: Regularizer,
+    /// Sequential: operations made. Batch: facts of the one. Single: 1.
+    pub edits: usize,
+    /// How many measurements of facts the scores are of.
+    pub facts: usize,
+    /// Edits that could not be made.
+    pub refused: usize,
+    /// By name: the measures of [`MEASURES`]; a task's id for the paper's score of it, `ID strict` for the strict one.
+    pub scores: BTreeMap<String, Score>,
+    /// Where the weights changed, of the first seed.
+    #[serde(skip)]
+    pub changes: Vec<WeightChange>,
+}
+
+/// A mean, and how far apart seeds are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// The mean of the seeds' means.
+    pub mean: f64,
+    /// The lowest seed's.
+    pub low: f64,
+    /// The highest seed's.
+    pub high: f64,
+    /// How many seeds.
+    pub seeds: usize,
+}
+
+/// What is measured of edits, by name, and how a person reads it.
+pub const MEASURES: &[(&str, &str)] = &[
+    ("reliability", "reliability"),
+    ("generalization", "generalization"),
+    ("locality", "locality"),
+    ("portability", "portability"),
+    ("es", "ES"),
+    ("ps", "PS"),
+    ("ns", "NS"),
+    ("s", "S"),
+    ("em", "EM"),
+    ("pm", "PM"),
+    ("nm", "NM"),
+    (MANHATTAN, "‖ΔW‖₁"),
+    (SECONDS, "s"),
+];
+
+/// The sum of absolute changes.
+pub const MANHATTAN: &str = "manhattan";
+/// Seconds of editing.
+pub const SECONDS: &str = "seconds";
+
+impl Study {
+    /// What the rows of a sweep say. `None` of a sweep without rows.
+    pub fn of(sweep: &Sweep) -> Option<Self> {
+        let (first, _) = sweep.cells.first()?;
+        let editors = editors(&sweep.cells);
+        let mut study = Self {
+            name: sweep.name.clone(),
+            mode: first.mode,
+            model: first.model.clone(),
+            editors: Vec::new(),
+            kept: Vec::new(),
+            tasks: Vec::new(),
+            points: Vec::new(),
+        };
+        let mut sums: Vec<((Editor, Regularizer, usize), BTreeMap<u64, Sum<'_>>)> = Vec::new();
+        for ((cell, rows), editor) in sweep.cells.iter().zip(&editors) {
+            push_new(&mut study.editors, editor);
+            for row in rows {
+                push_new(&mut study.kept, &row.regularizer);
+                if let Measured::Task { task, .. } = &row.measured {
+                    push_new(&mut study.tasks, task);
+                }
+                // Single edits all count as one edit, whichever fact it was.
+                let edits = if cell.mode == EditMode::Single { 1 } else { row.edits };
+                let key = (editor.clone(), row.regularizer, edits);
+                let place = sums.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+                    sums.push((key, BTreeMap::new()));
+                    sums.len() - 1
+                });
+                sums[place].1.entry(cell.seed).or_default().add(&row.measured);
+            }
+        }
+        // Between two measurements of a sequence there is nothing to say but what its edits cost.
+        study.points = sums.into_iter().filter_map(|(key, seeds)| point(key, &seeds)).collect();
+        let place = |point: &Point| {
+            let editor = study.editors.iter().position(|editor| *editor == point.editor);
+            let kept = study.kept.iter().position(|kept| *kept == point.kept);
+            (editor, kept, point.edits)
+        };
+        study.points.sort_by_key(place);
+        (!study.points.is_empty()).then_some(study)
+    }
+
+    /// One editor's points under one regularizer, by rising number of edits.
+    pub fn curve<'a>(&'a self, editor: &'a Editor, kept: Regularizer) -> impl Iterator<Item = &'a Point> {
+        self.points.iter().filter(move |point| point.editor == *editor && point.kept == kept)
+    }
+}
+
+/// What one seed's rows say of a point.
+#[derive(Default)]
+struct Sum<'r> {
+    facts: Vec<&'r FactScores>,
+    judgements: BTreeMap<&'r str, Vec<&'r Judgement>>,
+    seconds: Vec<f64>,
+    changes: Vec<&'r [WeightChange]>,
+    refused: usize,
+}
+
+impl<'r> Sum<'r> {
+    fn add(&mut self, measured: &'r Measured) {
+        match measured {
+            Measured::Fact { scores, .. } => self.facts.push(scores),
+            Measured::Task { task, judgement, .. } => {
+                self.judgements.entry(task).or_default().extend(judgement);
+            }
+            Measured::Edit { seconds, weights, .. } => {
+                self.seconds.push(*seconds);
+                self.changes.push(weights);
+            }
+            Measured::Refused { .. } => self.refused += 1,
+        }
+    }
+
+    fn scores(&self) -> Vec<(String, f64)> {
+        let facts = |score: fn(&FactScores) -> Option<f64>| mean(self.facts.iter().filter_map(|fact| score(fact)));
+        let probability: Vec<_> = self.facts.iter().filter_map(|fact| fact.probability).collect();
+        let means = ProbabilityMeans::of(&probability);
+        let manhattan = |weights: &&[WeightChange]| weights.iter().map(|change| change.manhattan).sum();
+        let mut scores = vec![
+            ("reliability".to_owned(), facts(|fact| Some(fact.reliability))),
+            ("generalization".to_owned(), facts(|fact| fact.generalization)),
+            ("locality".to_owned(), facts(|fact| fact.locality)),
+            ("portability".to_owned(), facts(|fact| fact.portability)),
+            ("es".to_owned(), means.map(|means| means.es)),
+            ("em".to_owned(), means.map(|means| means.em)),
+            ("ps".to_owned(), means.and_then(|means| means.ps)),
+            ("pm".to_owned(), means.and_then(|means| means.pm)),
+            ("ns".to_owned(), means.and_then(|means| means.ns)),
+            ("nm".to_owned(), means.and_then(|means| means.nm)),
+            ("s".to_owned(), means.and_then(|means| means.s)),
+            (MANHATTAN.to_owned(), mean(self.changes.iter().map(manhattan))),
+            (SECONDS.to_owned(), mean(self.seconds.iter().copied())),
+        ];
+        for threshold in WeightChange::THRESHOLDS {
+            scores.push((
+                above(threshold),
+                mean(self.changes.iter().filter_map(|weights| share_above(weights, threshold))),
+            ));
+        }
+        for (task, judgements) in &self.judgements {
+            let of = TaskScores::of(judgements.iter().copied());
+            scores.push(((*task).to_owned(), of.paper));
+            scores.push((format!("{task} strict"), of.strict));
+        }
+        scores.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
+    }
+}
+
+/// The name of the score that is the share of entries with a relative change above a threshold.
+pub fn above(threshold: f64) -> String {
+    format!("above {threshold}")
+}
+
+/// Over all matrices, by their entries.
+fn share_above(weights: &[WeightChange], threshold: f64) -> Option<f64> {
+    let entries: usize = weights.iter().map(|change| change.entries).sum();
+    let above = |change: &WeightChange| {
+        let above = change.above.iter().find(|above| above.threshold == threshold)?;
+        Some(above.share * change.entries as f64)
+    };
+    let above: Option<f64> = weights.iter().map(above).sum();
+    Some(above? / entries as f64).filter(|share| share.is_finite())
+}
+
+fn point((editor, kept, edits): (Editor, Regularizer, usize), seeds: &BTreeMap<u64, Sum<'_>>) -> Option<Point> {
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for sum in seeds.values() {
+        for (name, value) in sum.scores() {
+            values.entry(name).or_default().push(value);
+        }
+    }
+    let facts = seeds.values().map(|sum| sum.facts.len()).sum();
+    let refused = seeds.values().map(|sum| sum.refused).sum();
+    if facts == 0 && refused == 0 && seeds.values().all(|sum| sum.judgements.is_empty()) {
+        return None;
+    }
+    let changes = seeds.values().find_map(|sum| sum.changes.last());
+    let changes = changes.map(|weights| weights.to_vec()).unwrap_or_default();
+    let scores = values.into_iter().filter_map(|(name, values)| Some((name, Score::of(&values)?))).collect();
+    Some(Point { editor, kept, edits, facts, refused, scores, changes })
+}
+
+impl Point {
+    /// A score's mean.
+    pub fn mean(&self, name: &str) -> Option<f64> {
+        self.scores.get(name).map(|score| score.mean)
+    }
+
+    /// The picture of each matrix that changed, where the rows have one.
+    pub fn pictures(&self) -> impl Iterator<Item = (&str, &Blocks)> {
+        self.changes.iter().filter_map(|change| Some((change.name.as_str(), change.blocks.as_ref()?)))
+    }
+}
+
+impl Score {
+    fn of(values: &[f64]) -> Option<Self> {
+        let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+        Some(Self {
+            mean: mean(values.iter().copied())?,
+            low: fold(f64::min)?,
+            high: fold(f64::max)?,
+            seeds: values.len(),
+        })
+    }
+}
+
+fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.into_iter().fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+    (n > 0).then(|| sum / n as f64)
+}
+
+fn push_new<T: PartialEq + Clone>(list: &mut Vec<T>, item: &T) {
+    if !list.contains(item) {
+        list.push(item.clone());
+    }
+}
+
+/// Each cell's editor. Where several have the same method, their labels say in which settings they differ.
+fn editors(cells: &[(Cell, Vec<Row>)]) -> Vec<Editor> {
+    let settings: Vec<BTreeMap<String, String>> = cells.iter().map(|(cell, _)| flat_settings(&cell.editor)).collect();
+    let editor = |(i, (cell, _)): (usize, &(Cell, Vec<Row>))| {
+        let method = cell.editor.method();
+        let rivals = cells.iter().zip(&settings).filter(|((other, _), _)| other.editor.method() == method);
+        let differing: BTreeSet<&String> = rivals
+            .flat_map(|(_, theirs)| {
+                let names = theirs.keys().chain(settings[i].keys());
+                names.filter(|name| theirs.get(*name) != settings[i].get(*name)).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut label = cell.editor.label().to_owned();
+        for (n, name) in differing.into_iter().enumerate() {
+            let value = settings[i].get(name).map_or("–", String::as_str);
+            label.push_str(&format!("{} {name} = {value}", if n == 0 { ":" } else { "," }));
+        }
+        Editor { method: method.to_owned(), label, batch: cell.batch }
+    };
+    cells.iter().enumerate().map(editor).collect()
+}
+
+/// `{"rome": {"value": {"v_lr": 0.5}}}` to `v_lr` → `0.5`.
+fn flat_settings(editor: &EditorSpec) -> BTreeMap<String, String> {
+    fn walk(name: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| walk(name, value, flat)),
+            other => drop(flat.insert(name.to_owned(), other.to_string())),
+        }
+    }
+    let mut flat = BTreeMap::new();
+    walk("", &serde_json::to_value(editor).unwrap_or_default(), &mut flat);
+    flat
+}
