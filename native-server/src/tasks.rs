@@ -1,6 +1,7 @@
 //! Files of task records, and models that answer them.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -12,7 +13,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Failure, Judgement, Kind, unknown};
 
-use crate::io;
+use crate::{data::DataSet, io};
 
 /// A task and the records it is asked of.
 pub struct LoadedTask {
@@ -76,26 +77,21 @@ pub fn load(task: &'static Task, folder: &Path, limit: Option<usize>) -> Result<
 }
 
 fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
-    let id = VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id);
-    let (_, starts) = FILES.iter().find(|(task, _)| *task == id).expect("every task has a file");
-    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
-    let is_it = |name: &str| starts.iter().any(|start| name.to_lowercase().starts_with(start));
-    let mut found: Vec<PathBuf> = listed
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_it))
-        .collect();
-    found.sort();
-    match found.as_slice() {
+    match files(task, folder)?.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(Failure {
-            kind: Kind::NotFound,
-            message: format!(
-                "{} has no file for {}: put one there whose name begins with {:?}",
-                folder.display(),
-                task.name,
-                starts[0]
-            ),
-        }),
+        [] => {
+            let fetch = DataSet::of_task(id_of(task)).map_or("", |set| set.id);
+            Err(Failure {
+                kind: Kind::NotFound,
+                message: format!(
+                    "{} has no file for {}: put one there whose name begins with {:?}; \"rectify data fetch {fetch}\" \
+                     gets one or says what it holds",
+                    folder.display(),
+                    task.name,
+                    beginnings(task)[0]
+                ),
+            })
+        }
         several => {
             let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
             Err(Failure::bad_input(format!(
@@ -105,6 +101,36 @@ fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
             )))
         }
     }
+}
+
+/// The files in `folder` that are named like a task's data set.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn files(task: &Task, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let is_it = |name: &OsStr| name.to_str().is_some_and(|name| is_for(task, name));
+    let mut found: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file() && path.file_name().is_some_and(is_it))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file of this name is a task's.
+pub fn is_for(task: &Task, name: &str) -> bool {
+    beginnings(task).iter().any(|start| name.to_lowercase().starts_with(start))
+}
+
+fn beginnings(task: &Task) -> &'static [&'static str] {
+    FILES.iter().find(|(id, _)| *id == id_of(task)).expect("every task has a file").1
+}
+
+/// The id of a task, or of the one that it is a variant of.
+fn id_of(task: &Task) -> &'static str {
+    VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id)
 }
 
 /// Variants read the file of the task that they vary.
