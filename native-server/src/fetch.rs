@@ -313,7 +313,7 @@ mod tests {
     fn what_our_readers_cannot_read_is_not_kept() {
         let web = |id, body: &[u8]| set(id, Source::Web(served("200 OK", body)));
         check_refused(&web("gsm8k", b"{\"q\": \"x\", \"answer\": \"9 #### 9\"}"), &["\"question\"", "answer, q"]);
-        check_refused(&web("gsm8k", b"PAR1\xff"), &["gsm8k_test.jsonl is not UTF-8"]);
+        check_refused(&web("gsm8k", b"PAR1\xff"), &["gsm8k_test.jsonl is not UTF-8", "Parquet"]);
         check_refused(&web("counterfact", b"[{\"name\": \"x\"}]"), &["none of the known formats' fields"]);
         check_refused(&web("zsre", b"[{\"alt\": \"x\"}]"), &["taken for zsRE", "\"subject\" is missing"]);
         let changed = DataSet { sha256: Some("00"), ..web("boolq", BOOLQ.as_bytes()) };

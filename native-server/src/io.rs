@@ -56,7 +56,10 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::bad_input(format!("{name} is not UTF-8 text: byte {at}"))
+        // The hub has many data sets in this form alone.
+        let parquet = error.as_bytes().starts_with(b"PAR1");
+        let hint = if parquet { "; it is a Parquet file, whose rows are wanted as JSON Lines" } else { "" };
+        Failure::bad_input(format!("{name} is not UTF-8 text: byte {at}{hint}"))
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

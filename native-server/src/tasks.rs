@@ -210,12 +210,35 @@ mod tests {
     fn a_missing_or_doubtful_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let nli = Task::find("nli").unwrap();
-        check_refused(load(nli, folder.path(), None), &["no file for", "begins with \"rte\""]);
+        let here = folder.path().display().to_string();
+        check_refused(load(nli, folder.path(), None), &[&here, "no file for", "begins with \"rte\"", "data fetch rte"]);
         check_refused(load(nli, Path::new("/nowhere"), None), &["cannot read /nowhere"]);
         fs::write(folder.path().join("rte_dev.tsv"), "").unwrap();
         check_refused(load(nli, folder.path(), None), &["rte_dev.tsv", "empty"]);
         fs::write(folder.path().join("RTE_test.tsv"), "").unwrap();
         check_refused(load(nli, folder.path(), None), &["several files", "RTE_test.tsv"]);
+        fs::write(folder.path().join("gsm8k.jsonl"), b"PAR1\x15\x04\xff").unwrap();
+        let reasoning = Task::find("reasoning").unwrap();
+        check_refused(load(reasoning, folder.path(), None), &["gsm8k.jsonl", "Parquet", "JSON Lines"]);
         check_refused(named(&["nlii".into()]), &["did you mean \"nli\"?"]);
+    }
+
+    /// A score over fewer records than the file has would pass for one over all of them.
+    #[test]
+    fn a_record_with_a_blank_text_is_named_and_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |id: &str, file: &str, line: &str, parts: &[&str]| {
+            // A whole record first, so that the second line is the one to be named.
+            let whole = fs::read_to_string(demo().join(file)).unwrap();
+            fs::write(folder.path().join(file), format!("{}\n{line}\n", whole.lines().next().unwrap())).unwrap();
+            let place = format!("{}: line 2: field", folder.path().join(file).display());
+            check_refused(load(Task::find(id).unwrap(), folder.path(), None), &[&[place.as_str()], parts].concat());
+        };
+        let blank = r#"{"question": "q", "passage": " ", "answer": true}"#;
+        check("closed_qa", "boolq_test.jsonl", blank, &["\"passage\"", "text that is not blank", "found \" \""]);
+        let blank = r#"{"question": "q", "answer": ["a"], "output": ["\n\n"]}"#;
+        check("open_qa", "nq_open_test.jsonl", blank, &["\"output\"", "texts that are not blank"]);
+        let blank = r#"{"question": "", "answer": "1 #### 1"}"#;
+        check("reasoning", "gsm8k_test.jsonl", blank, &["\"question\"", "text that is not blank"]);
     }
 }
