@@ -2,6 +2,7 @@
 //! everything else on stderr.
 
 mod ask;
+mod data;
 mod edit;
 mod eval;
 mod mend;
@@ -60,6 +61,9 @@ enum Subcommands {
     /// List, check and convert models
     #[command(subcommand)]
     Models(models::Subcommands),
+    /// List data sets with their licences, and fetch them
+    #[command(subcommand)]
+    Data(data::Subcommands),
     /// Serve the page, the bundled models and sessions on this machine
     Serve(serve::Args),
 }
@@ -76,6 +80,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Subcommands::Stats(args) => stats::run(&args, statics, out),
         Subcommands::Mend(command) => mend::run(&command, statics, out),
         Subcommands::Models(command) => models::run(&command, statics, out),
+        Subcommands::Data(command) => data::run(&command, out),
         Subcommands::Serve(args) => serve::run(&args, statics),
     }
 }
@@ -204,6 +209,10 @@ mod tests {
         check_usage("rectify models check --json", &[]);
         check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
         check_usage("rectify models hash DIR", &[]);
+        check_usage("rectify data list", &[]);
+        check_usage("rectify data fetch", &[]);
+        check_usage("rectify data fetch gsm8k boolq --accept-licences --out DIR", &[]);
+        check_usage("rectify data fetch gsm8k --yes --out DIR", &[]);
         check_usage("rectify serve --listen 127.0.0.1:0 --data DIR --site DIR", &[]);
     }
 
@@ -228,6 +237,7 @@ mod tests {
         check_usage(&train("--validation V --steps 0"), &["--steps", "0"]);
         check_usage(&train("--validation V --lr fast"), &["--lr", "fast"]);
         check_usage("rectify mend", &["train"]);
+        check_usage("rectify data fetch gsm8k", &["--out"]);
         check_usage("rectify edits", &["unrecognized subcommand"]);
     }
 }

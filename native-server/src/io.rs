@@ -27,7 +27,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         file.sync_all()?; // A full disk may show only here.
         fs::rename(&part, path)
     };
-    write().map_err(|error| cannot_write(path, &error))
+    write().map_err(|error| {
+        // What is half-written would be in the way of whoever lists the folder; if it cannot go, the error is told anyway.
+        let _ = fs::remove_file(&part);
+        cannot_write(path, &error)
+    })
 }
 
 /// A failure that is nobody's fault but ours or the machine's.
@@ -45,10 +49,17 @@ fn reason(error: &io::Error) -> String {
 
 /// A whole text file, which must be UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
-    let bytes = read_bytes(path)?;
+    text(&path.display().to_string(), read_bytes(path)?)
+}
+
+/// The text of a file of this name, which must be UTF-8.
+pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::bad_input(format!("{} is not UTF-8 text: byte {at}", path.display()))
+        // The hub has many data sets in this form alone.
+        let parquet = error.as_bytes().starts_with(b"PAR1");
+        let hint = if parquet { "; it is a Parquet file, whose rows are wanted as JSON Lines" } else { "" };
+        Failure::bad_input(format!("{name} is not UTF-8 text: byte {at}{hint}"))
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
@@ -74,7 +85,16 @@ pub fn sha256(path: &Path) -> Result<(String, u64), Failure> {
     let mut file = fs::File::open(path).map_err(|error| cannot_read(path, &error))?;
     let mut hasher = Sha256::new();
     let size = io::copy(&mut file, &mut hasher).map_err(|error| cannot_read(path, &error))?;
-    Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+    Ok((hexadecimal(&hasher.finalize()), size))
+}
+
+/// SHA-256 of some bytes, hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A value as an indented JSON document with a final newline.

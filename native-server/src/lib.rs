@@ -4,9 +4,11 @@
 //! Begin reading at [`cli`] for the commands and at [`engine`] for how a session is driven and cancelled.
 
 pub mod cli;
+pub mod data;
 pub mod device;
 pub mod engine;
 pub mod facts;
+pub mod fetch;
 pub mod http;
 pub mod io;
 pub mod models;

@@ -1,6 +1,7 @@
 //! Files of task records, and models that answer them.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -12,7 +13,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Failure, Judgement, Kind, unknown};
 
-use crate::io;
+use crate::{data::DataSet, io};
 
 /// A task and the records it is asked of.
 pub struct LoadedTask {
@@ -76,26 +77,21 @@ pub fn load(task: &'static Task, folder: &Path, limit: Option<usize>) -> Result<
 }
 
 fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
-    let id = VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id);
-    let (_, starts) = FILES.iter().find(|(task, _)| *task == id).expect("every task has a file");
-    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
-    let is_it = |name: &str| starts.iter().any(|start| name.to_lowercase().starts_with(start));
-    let mut found: Vec<PathBuf> = listed
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_it))
-        .collect();
-    found.sort();
-    match found.as_slice() {
+    match files(task, folder)?.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(Failure {
-            kind: Kind::NotFound,
-            message: format!(
-                "{} has no file for {}: put one there whose name begins with {:?}",
-                folder.display(),
-                task.name,
-                starts[0]
-            ),
-        }),
+        [] => {
+            let fetch = DataSet::of_task(id_of(task)).map_or("", |set| set.id);
+            Err(Failure {
+                kind: Kind::NotFound,
+                message: format!(
+                    "{} has no file for {}: put one there whose name begins with {:?}; \"rectify data fetch {fetch}\" \
+                     gets one or says what it holds",
+                    folder.display(),
+                    task.name,
+                    beginnings(task)[0]
+                ),
+            })
+        }
         several => {
             let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
             Err(Failure::bad_input(format!(
@@ -105,6 +101,36 @@ fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
             )))
         }
     }
+}
+
+/// The files in `folder` that are named like a task's data set.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn files(task: &Task, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let is_it = |name: &OsStr| name.to_str().is_some_and(|name| is_for(task, name));
+    let mut found: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file() && path.file_name().is_some_and(is_it))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file of this name is a task's.
+pub fn is_for(task: &Task, name: &str) -> bool {
+    beginnings(task).iter().any(|start| name.to_lowercase().starts_with(start))
+}
+
+fn beginnings(task: &Task) -> &'static [&'static str] {
+    FILES.iter().find(|(id, _)| *id == id_of(task)).expect("every task has a file").1
+}
+
+/// The id of a task, or of the one that it is a variant of.
+fn id_of(task: &Task) -> &'static str {
+    VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id)
 }
 
 /// Variants read the file of the task that they vary.
@@ -184,12 +210,35 @@ mod tests {
     fn a_missing_or_doubtful_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let nli = Task::find("nli").unwrap();
-        check_refused(load(nli, folder.path(), None), &["no file for", "begins with \"rte\""]);
+        let here = folder.path().display().to_string();
+        check_refused(load(nli, folder.path(), None), &[&here, "no file for", "begins with \"rte\"", "data fetch rte"]);
         check_refused(load(nli, Path::new("/nowhere"), None), &["cannot read /nowhere"]);
         fs::write(folder.path().join("rte_dev.tsv"), "").unwrap();
         check_refused(load(nli, folder.path(), None), &["rte_dev.tsv", "empty"]);
         fs::write(folder.path().join("RTE_test.tsv"), "").unwrap();
         check_refused(load(nli, folder.path(), None), &["several files", "RTE_test.tsv"]);
+        fs::write(folder.path().join("gsm8k.jsonl"), b"PAR1\x15\x04\xff").unwrap();
+        let reasoning = Task::find("reasoning").unwrap();
+        check_refused(load(reasoning, folder.path(), None), &["gsm8k.jsonl", "Parquet", "JSON Lines"]);
         check_refused(named(&["nlii".into()]), &["did you mean \"nli\"?"]);
+    }
+
+    /// A score over fewer records than the file has would pass for one over all of them.
+    #[test]
+    fn a_record_with_a_blank_text_is_named_and_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |id: &str, file: &str, line: &str, parts: &[&str]| {
+            // A whole record first, so that the second line is the one to be named.
+            let whole = fs::read_to_string(demo().join(file)).unwrap();
+            fs::write(folder.path().join(file), format!("{}\n{line}\n", whole.lines().next().unwrap())).unwrap();
+            let place = format!("{}: line 2: field", folder.path().join(file).display());
+            check_refused(load(Task::find(id).unwrap(), folder.path(), None), &[&[place.as_str()], parts].concat());
+        };
+        let blank = r#"{"question": "q", "passage": " ", "answer": true}"#;
+        check("closed_qa", "boolq_test.jsonl", blank, &["\"passage\"", "text that is not blank", "found \" \""]);
+        let blank = r#"{"question": "q", "answer": ["a"], "output": ["\n\n"]}"#;
+        check("open_qa", "nq_open_test.jsonl", blank, &["\"output\"", "texts that are not blank"]);
+        let blank = r#"{"question": "", "answer": "1 #### 1"}"#;
+        check("reasoning", "gsm8k_test.jsonl", blank, &["\"question\"", "text that is not blank"]);
     }
 }

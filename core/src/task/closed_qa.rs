@@ -14,7 +14,8 @@ use crate::Result;
 pub(super) const CLOSED_QA: Task =
     Task { id: "closed_qa", name: "Closed-domain question answering (BoolQ)", new_tokens: 1, read };
 
-/// JSON; the answer is `true` or `false`, or the words `"True"` and `"False"`.
+/// JSON; the answer is `true` or `false`, or the words `"True"` and `"False"`. SuperGLUE calls it `label`, and its
+/// passages begin with the article's title.
 fn read(file: &str, text: &str) -> Result<Questions> {
     questions(records::json(file, text)?, |record| {
         let (passage, question) = (record.text("passage")?, record.text("question")?);
@@ -24,7 +25,7 @@ fn read(file: &str, text: &str) -> Result<Questions> {
                  passage: {passage} question: {question}. answer:"
             ),
             words: ["yes", "no"],
-            right: record.one_of("answer", &["True", "False"])?,
+            right: record.one_of(if record.has("label") { "label" } else { "answer" }, &["True", "False"])?,
             both: Both::First,
         })
     })
@@ -38,8 +39,8 @@ mod tests {
     fn the_prompt_is_the_released_one() {
         let expected = "Please answer the given question based on the passage. The answer should be exact 'yes' or \
                         'no'. passage: Ice is cold. question: is ice cold. answer:";
-        for answer in ["true", "\"True\""] {
-            let line = format!(r#"{{"question":"is ice cold","passage":"Ice is cold.","answer":{answer}}}"#);
+        for answer in [r#""answer":true"#, r#""answer":"True""#, r#""label":true"#] {
+            let line = format!(r#"{{"question":"is ice cold","passage":"Ice is cold.",{answer}}}"#);
             assert_eq!(prompts("closed_qa", &line), [expected]);
         }
     }

@@ -6,6 +6,10 @@
 //! means by right, its quirks included, so that the paper's figures can be compared with. `strict` is what the
 //! metric's name promises. Judgements add up: [`rectify_protocol::TaskScores`] makes scores of rows.
 //!
+//! A record that cannot be asked, because a text is blank or a field is missing or says something else than expected,
+//! is an error that names file, place and field. It is never left out: a score over fewer records than the file has
+//! would pass for a score over all of them.
+//!
 //! Nothing here knows a model, a tokenizer or a file. Begin reading at [`TASKS`], then read any one task.
 
 use std::collections::BTreeMap;

@@ -13,13 +13,7 @@ pub(super) const NLI: Task = Task { id: "nli", name: "Natural language inference
 
 /// GLUE's table with a header, or JSON with GLUE's or SuperGLUE's names.
 fn read(file: &str, text: &str) -> Result<Questions> {
-    let text = records::content(file, text)?;
-    let rows = if text.trim_start().starts_with(['{', '[']) {
-        records::json(file, text)?
-    } else {
-        records::table(file, text)?
-    };
-    questions(rows, |record| {
+    questions(records::json_or_table(file, text, '\t')?, |record| {
         let [first, second] =
             if record.has("premise") { ["premise", "hypothesis"] } else { ["sentence1", "sentence2"] };
         let (first, second) = (record.text(first)?, record.text(second)?);

@@ -100,6 +100,10 @@ mod tests {
     fn a_record_without_passage_or_answers_is_named() {
         let line = r#"{"question":"who won?","answer":["Ada"],"output":[]}"#;
         assert!(complaint("open_qa", line).contains("field \"output\": expected a list of texts"));
+        let line = r#"{"question":"who won?","answer":["Ada"],"output":["\n\n"]}"#;
+        assert!(
+            complaint("open_qa", line).contains("f: line 1: field \"output\": expected a list of texts that are not")
+        );
         let line = r#"{"question":"who won?","answer":[],"output":["Ada won."]}"#;
         assert!(complaint("open_qa", line).contains("field \"answer\": expected a list of texts"));
     }

@@ -59,13 +59,19 @@ pub(super) fn json(file: &str, text: &str) -> Result<Vec<Record>> {
         .collect()
 }
 
-/// The rows of a table whose columns are separated by tabs, quoted as CSV, and named in the first line.
+/// The records of a file that begins like JSON, or else of a table with this between its columns.
+pub(super) fn json_or_table(file: &str, text: &str, between: char) -> Result<Vec<Record>> {
+    let content = content(file, text)?;
+    if content.trim_start().starts_with(['{', '[']) { json(file, content) } else { table(file, content, between) }
+}
+
+/// The rows of a table whose columns are separated by tabs or commas, quoted as CSV, and named in the first line.
 ///
 /// GLUE's own files are not quoted on purpose, but the release reads them with Python's `csv`, so that quotation
 /// marks around a cell are lost and unbalanced ones merge lines.
-pub(super) fn table(file: &str, text: &str) -> Result<Vec<Record>> {
+fn table(file: &str, text: &str, between: char) -> Result<Vec<Record>> {
     let text = content(file, text)?;
-    let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').flexible(true).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new().delimiter(between as u8).flexible(true).from_reader(text.as_bytes());
     let broken = |error: csv::Error| Error::bad_file(file, error.to_string());
     let columns = reader.headers().map_err(broken)?.clone();
     let rows = reader.records().map(|row| {
@@ -149,26 +155,30 @@ mod tests {
         let both = Ok(vec!["x".to_owned(), "y".to_owned()]);
         check(texts(json("f", "{\"a\":\"x\"}\r\n\r\n{\"a\":\"y\"}\r\n"), "a"), both.clone());
         check(texts(json("f", "\u{feff}[{\"a\":\"x\"},\n{\"a\":\"y\"}]"), "a"), both.clone());
-        check(texts(table("f", "\u{feff}b\ta\n1\tx\n2\ty\n"), "a"), both);
+        check(texts(table("f", "\u{feff}b\ta\n1\tx\n2\ty\n", '\t'), "a"), both.clone());
+        check(texts(json_or_table("f", "b,a\n1,x\n2,\"y\"\n", ','), "a"), both.clone());
+        check(texts(json_or_table("f", " [{\"a\":\"x\"},{\"a\":\"y\"}]", ','), "a"), both);
     }
 
     #[test]
     fn blanks_and_line_ends_inside_a_text_stay() {
-        check(texts(json("f", r#"{"a": " x\r\ny "}"#), "a"), Ok(vec![" x\r\ny ".to_owned()]));
+        let kept = Ok(vec![" x\r\ny ".to_owned()]);
+        check(texts(json("f", r#"{"a": " x\r\ny "}"#), "a"), kept.clone());
+        check(texts(table("f", "a,b\n\" x\r\ny \",1\n", ','), "a"), kept);
     }
 
     #[test]
     fn quotation_marks_of_a_table_are_read_as_python_reads_them() {
-        check(texts(table("f", "a\n\"x \"\"y\"\" z\" w\n"), "a"), Ok(vec!["x \"y\" z w".to_owned()]));
-        check(texts(table("f", "a\nx \"y\" z\n"), "a"), Ok(vec!["x \"y\" z".to_owned()]));
-        check(texts(table("f", "a\n\"x\ny\n"), "a"), Ok(vec!["x\ny\n".to_owned()]));
+        check(texts(table("f", "a\n\"x \"\"y\"\" z\" w\n", '\t'), "a"), Ok(vec!["x \"y\" z w".to_owned()]));
+        check(texts(table("f", "a\nx \"y\" z\n", '\t'), "a"), Ok(vec!["x \"y\" z".to_owned()]));
+        check(texts(table("f", "a\n\"x\ny\n", '\t'), "a"), Ok(vec!["x\ny\n".to_owned()]));
     }
 
     #[test]
     fn a_complaint_names_file_place_and_field() {
         check(texts(json("f", " \n"), "a"), Err("f: the file is empty"));
         check(texts(json("f", "[]"), "a"), Err("f: there is no record in it"));
-        check(texts(table("f", "a\tb\n"), "a"), Err("f: there is no record in it"));
+        check(texts(table("f", "a\tb\n", '\t'), "a"), Err("f: there is no record in it"));
         check(
             texts(json("f", "{\"a\":\"x\"}\n\n{\"b\":\"y\"}"), "a"),
             Err("f: line 3: field \"a\": expected text that is not blank, found no such field; there are b"),
@@ -178,7 +188,7 @@ mod tests {
             Err("f: record 1: field \"a\": expected text that is not blank, found \" \""),
         );
         check(
-            texts(table("f", "a\tb\n1\tx\n2\n"), "b"),
+            texts(table("f", "a\tb\n1\tx\n2\n", '\t'), "b"),
             Err("f: line 3: field \"b\": expected text that is not blank, found no such field; there are a"),
         );
         check(

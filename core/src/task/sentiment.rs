@@ -14,12 +14,14 @@ pub(super) const SENTIMENT: Task = Task { id: "sentiment", name: "Sentiment anal
 
 const LABELS: &[&str] = &["1", "0"];
 
-/// GLUE's table with a header, or lines `label text` without one.
+/// GLUE's table with a header, JSON with GLUE's names or with SetFit's, or lines `label text` without a header.
 fn read(file: &str, text: &str) -> Result<Questions> {
     let text = records::content(file, text)?;
-    if text.lines().next().is_some_and(|header| header.contains('\t')) {
-        return questions(records::table(file, text)?, |record| {
-            Ok(question(&record.text("sentence")?, record.one_of("label", LABELS)?))
+    let first = text.trim_start().lines().next().unwrap_or_default();
+    if first.contains('\t') || first.starts_with(['{', '[']) {
+        return questions(records::json_or_table(file, text, '\t')?, |record| {
+            let sentence = if record.has("text") { "text" } else { "sentence" };
+            Ok(question(&record.text(sentence)?, record.one_of("label", LABELS)?))
         });
     }
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -59,10 +61,18 @@ mod tests {
     fn the_prompt_is_the_released_one_and_keeps_a_final_blank() {
         assert_eq!(prompts("sentiment", "1 a warm film . \n\n"), [PROMPT]);
         assert_eq!(prompts("sentiment", "sentence\tlabel\na warm film . \t1\n"), [PROMPT]);
+        assert_eq!(
+            prompts("sentiment", r#"{"text": "a warm film . ", "label": 1, "label_text": "positive"}"#),
+            [PROMPT]
+        );
+        assert_eq!(prompts("sentiment", r#"[{"sentence": "a warm film . ", "label": "1"}]"#), [PROMPT]);
     }
 
     #[test]
     fn a_line_without_a_label_or_a_text_is_named() {
+        let misnamed = complaint("sentiment", r#"{"txt": "good", "label": 1}"#);
+        assert!(misnamed.contains("field \"sentence\": expected"), "{misnamed}");
+        assert!(misnamed.contains("found no such field; there are label, txt"), "{misnamed}");
         let complaint = |line: &str| complaint("sentiment", &format!("1 good\n{line}\n"));
         assert_eq!(complaint("2 odd"), "f: line 2: expected 0 or 1, a space and a text, found \"2 odd\"");
         assert_eq!(complaint("0 "), "f: line 2: expected 0 or 1, a space and a text, found \"0 \"");

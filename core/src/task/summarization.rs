@@ -23,9 +23,9 @@ struct Chat {
     summary: String,
 }
 
-/// JSON.
+/// JSON, or a table with a header and commas between its columns.
 fn read(file: &str, text: &str) -> Result<Questions> {
-    questions(records::json(file, text)?, |record| {
+    questions(records::json_or_table(file, text, ',')?, |record| {
         Ok(Chat { dialogue: record.text("dialogue")?, summary: record.text("summary")? })
     })
 }
@@ -69,6 +69,8 @@ mod tests {
     fn the_prompt_keeps_the_line_ends_of_the_chat() {
         let array = r#"[{"id":"1","summary":"B is ill.","dialogue":"A: Coming?\r\nB: I am ill. "}]"#;
         assert_eq!(prompts("summarization", array), ["A: Coming?\r\nB: I am ill. \nTL;DR:"]);
+        let table = "id,dialogue,summary\n1,\"A: Coming?\r\nB: I am ill. \",B is ill.\n";
+        assert_eq!(prompts("summarization", table), prompts("summarization", array));
     }
 
     #[test]

@@ -130,6 +130,22 @@ fn an_empty_file_is_an_error_that_says_so() {
     }
 }
 
+#[test]
+fn wrong_columns_are_named_with_those_there_are() {
+    let records = r#"{"name": "x", "value": "y"}"#;
+    for (task, ..) in FILES.iter().filter(|(task, ..)| *task != "ner") {
+        let complaint = complaint(task, records);
+        assert!(complaint.starts_with("f: line 1: field \""), "{task}: {complaint}");
+        assert!(complaint.contains("expected") && complaint.ends_with("there are name, value"), "{task}: {complaint}");
+    }
+    // What these read may be a table, too.
+    for (task, table) in [("nli", "name\tvalue\nx\ty\n"), ("sentiment", "name\tvalue\nx\ty\n")] {
+        assert!(complaint(task, table).ends_with("there are name, value"), "{task}");
+    }
+    assert!(complaint("summarization", "name,value\nx,y\n").ends_with("there are name, value"));
+    assert!(complaint("ner", records).contains("in the last column, found"));
+}
+
 /// `tests/tasks/README.md` says what a case is made of.
 #[test]
 fn every_case_gets_its_verdict() {

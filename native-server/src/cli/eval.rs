@@ -92,7 +92,9 @@ fn table(report: &EvalReport) -> String {
             task.tokens as f64 / task.seconds.max(1e-9)
         );
         if task.skipped > 0 {
-            let _ = writeln!(text, "  {} records do not fit the model's context and were skipped", task.skipped);
+            let of = scores.n + task.skipped;
+            let _ =
+                writeln!(text, "  {} of {of} records do not fit the model's context and were skipped", task.skipped);
         }
     }
     text
