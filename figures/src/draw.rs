@@ -79,6 +79,8 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Drawn {
         .x_label_area_size(26)
         .y_label_area_size(38)
         .build_cartesian_2d(-margin..end + margin, 0.0..panel.top() * 1.02)?;
+    let digits = if panel.top() < 0.5 { 2 } else { 1 };
+    let score = |score: &f64| format!("{score:.digits$}");
     let mut mesh = chart.configure_mesh();
     mesh.disable_x_mesh()
         .light_line_style(TRANSPARENT)
@@ -86,9 +88,7 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Drawn {
         .axis_style(GREY.mix(0.6))
         .label_style(text(LETTERS - 1))
         .y_labels(5)
-        .y_label_formatter(&|value| {
-            format!("{value:.1}").replacen("0.", ".", 1).replacen(".0", "0", usize::from(*value == 0.0))
-        });
+        .y_label_formatter(&score);
     match &panel.across {
         Axis::Edits => {
             mesh.x_labels(6).x_label_formatter(&|edits| format!("{edits:.0}")).draw()?;

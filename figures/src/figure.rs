@@ -76,6 +76,8 @@ pub fn figures(study: &Study) -> Vec<Figure> {
 /// Figure 7: what a regularizer leaves of single edits.
 fn single(study: &Study) -> Vec<Figure> {
     let figure = |file: &str, title: &str, names: &[&str]| {
+        let measured = |name: &&str| study.points.iter().any(|point| point.scores.contains_key(*name));
+        let names: &Vec<&str> = &names.iter().copied().filter(measured).collect();
         let panel = |editor: &Editor| {
             let curve = |kept: &Regularizer| {
                 let point = study.curve(editor, *kept).next();

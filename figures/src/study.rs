@@ -50,11 +50,11 @@ pub struct Study {
     pub mode: EditMode,
     /// The model's id or folder.
     pub model: String,
-    /// Editors, regularizers and tasks, in the order of the rows.
+    /// In the order in which methods are listed everywhere.
     pub editors: Vec<Editor>,
-    /// See above.
+    /// Regularizers, in the order of the rows.
     pub kept: Vec<Regularizer>,
-    /// See above.
+    /// Tasks, in the order of the rows.
     pub tasks: Vec<String>,
     /// One for each editor, regularizer and number of edits.
     pub points: Vec<Point>,
@@ -158,6 +158,8 @@ impl Study {
                 sums[place].1.entry(cell.seed).or_default().add(&row.measured);
             }
         }
+        let order = |editor: &Editor| EditorSpec::METHODS.iter().position(|method| *method == editor.method);
+        study.editors.sort_by_key(|editor| (order(editor), editor.batch));
         // Between two measurements of a sequence there is nothing to say but what its edits cost.
         study.points = sums.into_iter().filter_map(|(key, seeds)| point(key, &seeds)).collect();
         let place = |point: &Point| {

@@ -80,3 +80,14 @@ pub const ASK_BUTTON: &str = "ask-button";
 pub const ASK_ANSWER: &str = "ask-answer";
 /// Turns light to dark and back.
 pub const THEME_BUTTON: &str = "theme-button";
+
+/// Links to the pages: `page-edit` and `page-sweeps`.
+pub const PAGE: &str = "page";
+/// Where the folder of a sweep is chosen, an `input type=file`.
+pub const SWEEP_FOLDER: &str = "sweep-folder";
+/// Where files of rows are chosen.
+pub const SWEEP_FILES: &str = "sweep-files";
+/// The server's sweeps, a `select` of their names.
+pub const SWEEP_NAME: &str = "sweep-name";
+/// What is drawn. `data-state` is `empty`, `reading`, `drawn` or `failed`.
+pub const SWEEP_VIEW: &str = "sweep-view";

@@ -17,5 +17,5 @@ use leptos::prelude::*;
 
 fn main() {
     console_error_panic_hook::set_once();
-    mount_to_body(|| view! { <pages::edit::EditPage /> });
+    mount_to_body(|| view! { <pages::Pages /> });
 }

@@ -2,7 +2,10 @@
 
 use gloo_net::http::{Request, RequestBuilder};
 use js_sys::{Function, Promise, Reflect};
-use leptos::prelude::{document, window};
+use leptos::{
+    ev,
+    prelude::{document, window, window_event_listener},
+};
 use rectify_protocol::{Catalog, Fact};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -19,6 +22,36 @@ pub fn base() -> String {
 pub fn parameter(name: &str) -> Option<String> {
     let search = window().location().search().ok()?;
     UrlSearchParams::new_with_str(&search).ok()?.get(name)
+}
+
+/// The end of the page's address, from its `#` on.
+pub fn address_end() -> String {
+    window().location().hash().unwrap_or_default()
+}
+
+/// Calls `tell` with the address's new end whenever it changes, as long as the page is there.
+pub fn on_address_change(tell: impl Fn(String) + 'static) {
+    window_event_listener(ev::hashchange, move |_| tell(address_end()));
+}
+
+/// The names of the server's sweeps; none without a server.
+pub async fn sweeps() -> Vec<String> {
+    read_json("api/sweeps").await.unwrap_or_default()
+}
+
+/// The files of one of the server's sweeps: names and texts.
+pub async fn sweep(name: &str) -> Result<Vec<(String, String)>, String> {
+    read_json(&format!("api/sweeps/{}", js_sys::encode_uri_component(name))).await
+}
+
+/// A file that the visitor chose: its path within the folder they chose, or its name, and its text.
+pub async fn chosen_file(file: &web_sys::File) -> Result<(String, String), String> {
+    let path = Reflect::get(file, &"webkitRelativePath".into()).ok().and_then(|path| path.as_string());
+    let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| file.name());
+    match JsFuture::from(file.text()).await {
+        Ok(text) => Ok((path, text.as_string().unwrap_or_default())),
+        Err(error) => Err(format!("{path} could not be read: {error:?}")),
+    }
 }
 
 /// The models that lie beside the page.

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -114,6 +114,13 @@ impl Browser {
         let element = self.element(id);
         let keys = format!("{CONTROL}a{RELEASE}{BACKSPACE}{text}");
         self.post(&format!("/element/{element}/value"), json!({ "text": keys }));
+    }
+
+    /// Chooses a file or folder in an `input type=file`.
+    #[track_caller]
+    pub fn choose_file(&self, id: &str, path: &Path) {
+        let element = self.element(id);
+        self.post(&format!("/element/{element}/value"), json!({ "text": path.display().to_string() }));
     }
 
     /// Whether it is there and can be used.

@@ -1,15 +1,20 @@
 //! What a visitor does.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use crate::{
     driver::Browser,
     ids::{
         ANSWER_AFTER, ANSWER_BEFORE, ANYWAY_BUTTON, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE,
-        EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PROGRESS, PROMPT, REGULARIZER,
-        RESULT, SUBJECT, TARGET_NEW, UNDO_BUTTON,
+        EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PAGE, PROGRESS, PROMPT,
+        REGULARIZER, RESULT, SUBJECT, SWEEP_FILES, SWEEP_FOLDER, SWEEP_VIEW, TARGET_NEW, UNDO_BUTTON,
     },
-    site::Site,
+    site::{Site, program},
 };
 
 /// Longer than anything takes on a busy machine of two cores.
@@ -71,6 +76,56 @@ fn another_method_is_chosen_edits_and_is_undone() {
         page.wait("the undo", LONG, |page| page.attribute(MODEL_STATUS, "data-edits").as_deref() == Some("0"));
         assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
     }
+}
+
+#[test]
+fn a_sweep_of_the_visitor_s_is_drawn_as_its_report_is() {
+    let folder = sweep();
+    let (_site, page) = open("sweeps");
+    page.click(&format!("{PAGE}-sweeps"));
+    assert_eq!(state(&page, SWEEP_VIEW), "empty");
+    page.choose_file(SWEEP_FOLDER, &folder);
+    page.wait("the figures", SHORT, |page| state(page, SWEEP_VIEW) == "drawn");
+    let drawn = page.run(
+        "const view = document.getElementById(arguments[0]); view.querySelectorAll('details').forEach(d => d.open = true);
+        return [view.querySelectorAll('svg rect').length > 10, view.innerText]",
+        serde_json::json!([SWEEP_VIEW]),
+    );
+    assert_eq!(drawn[0], true, "bars are drawn");
+    let text = drawn[1].as_str().expect("text");
+    let table = fs::read_to_string(folder.join("table.md")).expect("the sweep's table");
+    for cell in table.lines().nth(2).expect("a row").split('|').map(str::trim).filter(|cell| !cell.is_empty()) {
+        assert!(text.contains(cell), "the page lacks {cell:?} of {table}");
+    }
+
+    let broken = folder.join("broken.jsonl");
+    fs::write(&broken, "{}\n").expect("writes");
+    page.choose_file(SWEEP_FILES, &broken);
+    page.wait("the complaint", SHORT, |page| state(page, SWEEP_VIEW) == "failed");
+    assert!(page.text(SWEEP_VIEW).unwrap_or_default().contains("broken.jsonl line 1"));
+    page.click(&format!("{PAGE}-edit"));
+    page.wait("the other page", SHORT, |page| page.enabled(EDIT_BUTTON));
+}
+
+/// A small grid, measured by the command line. Each time anew, in a folder of rows and a table.
+fn sweep() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sweep");
+    let _ = fs::remove_dir_all(&folder); // of an earlier run
+    fs::create_dir_all(&folder).expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static");
+    let spec = format!(
+        "model = \"demo-nano\"\nfacts = {:?}\nindex = [0, 2]\nmode = \"single\"\nregularizers = [\"none\", \"rect 40%\"]\n\
+        editors = [{{ method = \"rome\", v_num_grad_steps = 3 }}]\n",
+        root.join("facts/demo_counterfact.json")
+    );
+    let file = folder.join("spec.toml");
+    fs::write(&file, spec).expect("writes");
+    let out = folder.join("rows");
+    let mut command = Command::new(program());
+    command.arg("sweep").arg(file).arg("--out").arg(&out).arg("--static").arg(root);
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    out
 }
 
 /// KN ruins this model, so that the page asks before it does.

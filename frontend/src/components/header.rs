@@ -4,7 +4,9 @@ use super::fields::{Segment, Segments};
 use crate::{
     desk::Desk,
     engine::{Place, State},
-    ids, surroundings, view,
+    ids,
+    pages::Page,
+    surroundings, view,
 };
 
 /// Name, where the session runs, light or dark.
@@ -12,6 +14,8 @@ use crate::{
 pub fn Header(
     /// What it changes.
     desk: Desk,
+    /// The page that is seen.
+    page: RwSignal<Page>,
 ) -> impl IntoView {
     let theme = RwSignal::new(surroundings::theme());
     let other = move || if theme.get() == "dark" { "light" } else { "dark" };
@@ -32,6 +36,13 @@ pub fn Header(
     view! {
         <header class="top">
             <p class="logo">"Rect"<span>"ify"</span></p>
+            <nav aria-label="Pages">
+                {Page::ALL
+                    .map(|(this, name, end)| {
+                        let current = move || (page.get() == this).then_some("page");
+                        view! { <a href=end id=format!("{}-{}", ids::PAGE, &end[1..]) aria-current=current>{name}</a> }
+                    })}
+            </nav>
             <p class="tagline">"Edit one fact inside a language model. See what else moved."</p>
             <Status desk />
             <div title=why><Segments legend="Where the model runs">

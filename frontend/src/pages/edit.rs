@@ -4,18 +4,18 @@ use leptos::prelude::*;
 
 use crate::{
     components::{
-        AskCard, EditForm, FactForm, Header, HowItWorks, KeepLess, Ledger, ModelCard, Probes, ResultCard,
-        WeightChangeCard,
+        AskCard, EditForm, FactForm, HowItWorks, KeepLess, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard,
     },
     desk::Desk,
 };
 
 /// The whole page: what to do on the left, what came of it in the middle, what it took on the right.
 #[component]
-pub fn EditPage() -> impl IntoView {
-    let desk = Desk::new();
+pub fn EditPage(
+    /// What it shows and changes.
+    desk: Desk,
+) -> impl IntoView {
     view! {
-        <Header desk />
         <main>
             <h1 class="unseen">"Rectify: edit a fact inside a language model"</h1>
             <div class="column todo">
@@ -35,11 +35,5 @@ pub fn EditPage() -> impl IntoView {
                 <WeightChangeCard desk />
             </div>
         </main>
-        <footer>
-            <p>
-                "Editing by " <a href="https://arxiv.org/abs/2202.05262">"ROME"</a> ", kept gentle by "
-                <a href="https://arxiv.org/abs/2401.04700">"RECT"</a> ", computed where you choose."
-            </p>
-        </footer>
     }
 }

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// The folder with the built page
     #[arg(long, value_name = "DIR", default_value = "dist")]
     site: PathBuf,
+    /// The folder with sweeps' folders, which the page can draw
+    #[arg(long, value_name = "DIR", default_value = "sweeps")]
+    sweeps: PathBuf,
     /// What sessions compute on: flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
@@ -37,8 +40,14 @@ pub(super) fn run(args: &Args, statics: Option<&Path>) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(statics))?);
     let engine = Engine::start(statics.clone(), args.device)?;
-    let settings =
-        Settings { statics, engine, site: args.site.clone(), listen: args.listen.ip(), limits: Limits::default() };
+    let settings = Settings {
+        statics,
+        engine,
+        site: args.site.clone(),
+        sweeps: args.sweeps.clone(),
+        listen: args.listen.ip(),
+        limits: Limits::default(),
+    };
     let state = AppState::new(settings);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
     runtime.block_on(serve(args.listen, state))

@@ -7,6 +7,7 @@ mod error;
 mod files;
 mod guard;
 mod sessions;
+mod sweeps;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub engine: Engine,
     /// The folder with the built page.
     pub site: PathBuf,
+    /// The folder with sweeps' folders.
+    pub sweeps: PathBuf,
     /// The address listened on, which `Host` may name.
     pub listen: IpAddr,
     /// How much strangers may ask for.
@@ -82,6 +85,8 @@ pub fn app(state: AppState) -> Router {
     let facts = ServeDir::new(state.0.settings.statics.folder.join("facts"));
     Router::new()
         .route("/api/models", get(files::models))
+        .route("/api/sweeps", get(sweeps::list))
+        .route("/api/sweeps/{name}", get(sweeps::rows))
         .route("/api/sessions", post(sessions::create))
         .route("/api/sessions/{key}", delete(sessions::remove))
         .route("/api/sessions/{key}/commands", post(sessions::command))

@@ -31,6 +31,9 @@ fn service_with(limits: Limits) -> Service {
         ("site/index.html", "<title>page</title>"),
         ("site/app-0123456789abcdef_bg.wasm", "wasm"),
         ("site/plain.js", "script"),
+        ("sweeps/one/rome.jsonl", "rows"),
+        ("sweeps/one/table.md", "no rows"),
+        ("sweeps/none/table.md", "no rows"),
     ] {
         fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
         fs::write(root.join(path), text).unwrap();
@@ -38,7 +41,14 @@ fn service_with(limits: Limits) -> Service {
     let statics = Arc::new(Static::open(&root.join("static")).unwrap());
     let engine = Engine::start(statics.clone(), DeviceKind::Flex).unwrap();
     let listen = Ipv4Addr::LOCALHOST.into();
-    let state = AppState::new(Settings { statics, engine, site: root.join("site"), listen, limits });
+    let state = AppState::new(Settings {
+        statics,
+        engine,
+        site: root.join("site"),
+        sweeps: root.join("sweeps"),
+        listen,
+        limits,
+    });
     Service { app: app(state.clone()), state, _folder: folder }
 }
 
@@ -141,6 +151,16 @@ async fn nothing_outside_the_folders_can_be_reached() {
         let (status, text) = service.ask(get(path)).await;
         assert!(!text.contains("secret") && !text.contains("listed"), "{path}: {text}");
         assert!(status.is_client_error() || text.contains("<title>page"), "{path}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
+    let service = service();
+    check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
+    check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[["rome.jsonl","rows"]]"#);
+    for name in ["none", "two", "..%2Fstatic", "one%2F..%2Fone", "%2e%2e"] {
+        check(service.ask(get(&format!("/api/sweeps/{name}"))).await, StatusCode::NOT_FOUND, "");
     }
 }
 

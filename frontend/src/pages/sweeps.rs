@@ -1,0 +1,175 @@
+//! The page that draws rows of sweeps, from a folder of the visitor's or of the server's.
+
+use leptos::{html, prelude::*, task::spawn_local};
+use rectify_figures::{Sweep, html::body};
+use rectify_protocol::Failure;
+use web_sys::{File, HtmlInputElement};
+
+use super::Page;
+use crate::{desk::Desk, ids, surroundings, view};
+
+/// What is on the page.
+#[derive(Clone, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Reading,
+    Drawn(String),
+    Failed(String),
+}
+
+/// Where rows come from, and what they show.
+#[component]
+pub fn SweepsPage(
+    /// Knows whether there is a server.
+    desk: Desk,
+    /// Nothing is fetched before this one is seen.
+    page: RwSignal<Page>,
+) -> impl IntoView {
+    let shown = RwSignal::new(Shown::Nothing);
+    let served = RwSignal::new(Vec::<String>::new());
+    Effect::new(move |_| {
+        if page.get() == Page::Sweeps && desk.server.with(Option::is_some) {
+            spawn_local(async move { served.set(surroundings::sweeps().await) });
+        }
+    });
+    let open_files = move |input: HtmlInputElement| {
+        let files: Vec<File> =
+            input.files().map(|list| (0..list.length()).filter_map(|i| list.get(i)).collect()).unwrap_or_default();
+        // The same folder can be chosen again, when it has more rows.
+        input.set_value("");
+        if files.is_empty() {
+            return;
+        }
+        shown.set(Shown::Reading);
+        spawn_local(async move {
+            let drawn = read(files.into_iter().filter(|file| file.name().ends_with(".jsonl")).collect()).await;
+            shown.set(drawn.and_then(draw).map_or_else(Shown::Failed, Shown::Drawn));
+        });
+    };
+    let open_served = move |name: String| {
+        shown.set(Shown::Reading);
+        spawn_local(async move {
+            let files = surroundings::sweep(&name).await;
+            let files =
+                files.map(|files| files.into_iter().map(|(file, text)| (format!("{name}/{file}"), text)).collect());
+            shown.set(files.and_then(draw).map_or_else(Shown::Failed, Shown::Drawn));
+        });
+    };
+    let folder = NodeRef::<html::Input>::new();
+    let files = NodeRef::<html::Input>::new();
+    let state = move || match shown.get() {
+        Shown::Nothing => "empty",
+        Shown::Reading => "reading",
+        Shown::Drawn(_) => "drawn",
+        Shown::Failed(_) => "failed",
+    };
+    let contents = move || match shown.get() {
+        Shown::Nothing => view! { <p class="hint">{HINT}</p> }.into_any(),
+        Shown::Reading => view! { <p class="hint">"Reading rows \u{2026}"</p> }.into_any(),
+        Shown::Drawn(html) => view! { <div inner_html=html></div> }.into_any(),
+        Shown::Failed(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
+    };
+    view! {
+        <main class="wide">
+            <h1 class="unseen">"Rectify: what grids of edits measured"</h1>
+            <section class="card" aria-labelledby="sweeps-heading">
+                <h2 id="sweeps-heading">"Rows of a sweep"</h2>
+                <div class="sources">
+                    <label class="button" for=ids::SWEEP_FOLDER>
+                        "Open a folder"
+                        <input
+                            class="unseen"
+                            type="file"
+                            id=ids::SWEEP_FOLDER
+                            node_ref=folder
+                            webkitdirectory=true
+                            on:change=move |_| {
+                                if let Some(input) = folder.get_untracked() {
+                                    open_files(input);
+                                }
+                            }
+                        />
+                    </label>
+                    <label class="button" for=ids::SWEEP_FILES>
+                        "Open files"
+                        <input
+                            class="unseen"
+                            type="file"
+                            id=ids::SWEEP_FILES
+                            node_ref=files
+                            multiple=true
+                            accept=".jsonl"
+                            on:change=move |_| {
+                                if let Some(input) = files.get_untracked() {
+                                    open_files(input);
+                                }
+                            }
+                        />
+                    </label>
+                    <Show when=move || served.with(|names| !names.is_empty())>
+                        <label>
+                            "On the server "
+                            <select id=ids::SWEEP_NAME on:change:target=move |event| {
+                                let name = event.target().value();
+                                if !name.is_empty() {
+                                    open_served(name);
+                                }
+                            }>
+                                <option value="">"choose \u{2026}"</option>
+                                {move || served.get().into_iter().map(|name| {
+                                    view! { <option value=name.clone()>{name.clone()}</option> }
+                                }).collect_view()}
+                            </select>
+                        </label>
+                    </Show>
+                </div>
+                <p class="quiet">"Files stay on this machine: they are read here and sent nowhere."</p>
+            </section>
+            <section class="card" id=ids::SWEEP_VIEW data-state=state aria-live="polite">{contents}</section>
+        </main>
+    }
+}
+
+const HINT: &str = "A sweep measures a grid of editors, regularizers and seeds: \u{201c}rectify sweep SPEC.toml --out \
+    DIR\u{201d} writes its rows into a folder, which is drawn here as the paper draws it, also while it still runs.";
+
+/// The texts of files.
+async fn read(files: Vec<File>) -> Result<Vec<(String, String)>, String> {
+    let mut texts = Vec::new();
+    for file in &files {
+        texts.push(surroundings::chosen_file(file).await?);
+    }
+    Ok(texts)
+}
+
+/// Files of rows as the figures of the sweeps they are of: files of one folder are one sweep.
+fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
+    files.sort();
+    let mut sweeps: Vec<Sweep> = Vec::new();
+    for (path, text) in &files {
+        let folder = path.rsplit_once('/').map_or("sweep", |(folder, _)| folder);
+        if sweeps.last().is_none_or(|sweep| sweep.name != folder) {
+            sweeps.push(Sweep { name: folder.to_owned(), cells: Vec::new() });
+        }
+        let sweep = sweeps.last_mut().expect("there is one by now");
+        sweep.add_file(path, text).map_err(|failure| view::sentence(&failure))?;
+    }
+    sweeps.retain(|sweep| sweep.cells.iter().any(|(_, rows)| !rows.is_empty()));
+    if sweeps.is_empty() {
+        let nothing = "there are no rows of a sweep here: they are in files that end in .jsonl";
+        return Err(view::sentence(&Failure::bad_input(nothing)));
+    }
+    Ok(body(&sweeps).into_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_sweep_is_said() {
+        assert!(draw(vec![]).unwrap_err().contains("no rows of a sweep"));
+        let broken = draw(vec![("sweep/rome.jsonl".into(), "{}\n".into())]).unwrap_err();
+        assert!(broken.contains("sweep/rome.jsonl line 1"), "{broken}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Rows of sweeps on this machine, for the page to draw.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Json,
+    extract::{Path as UrlPath, State},
+};
+
+use super::{AppState, error::Refusal};
+use crate::io::cannot_read;
+
+/// `GET /api/sweeps`: the names of the folders with rows.
+pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<String>>, Refusal> {
+    let root = &state.0.settings.sweeps;
+    let mut names = match folders(root) {
+        Ok(names) => names,
+        // Nobody has swept yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(cannot_read(root, &error).into()),
+    };
+    names.sort();
+    Ok(Json(names))
+}
+
+/// `GET /api/sweeps/{name}`: its files of rows, names and texts.
+pub(super) async fn rows(
+    State(state): State<AppState>,
+    UrlPath(name): UrlPath<String>,
+) -> Result<Json<Vec<(String, String)>>, Refusal> {
+    let root = &state.0.settings.sweeps;
+    // Only what is listed can be read: no name leads out of the folder.
+    if !folders(root).unwrap_or_default().contains(&name) {
+        return Err(Refusal::not_found(format!("there is no sweep {name:?}")));
+    }
+    let folder = root.join(&name);
+    let mut files = Vec::new();
+    for path in row_files(&folder).map_err(|error| cannot_read(&folder, &error))? {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push((file, fs::read_to_string(&path).map_err(|error| cannot_read(&path, &error))?));
+    }
+    Ok(Json(files))
+}
+
+fn folders(root: &Path) -> io::Result<Vec<String>> {
+    let has_rows = |entry: &fs::DirEntry| row_files(&entry.path()).is_ok_and(|files| !files.is_empty());
+    let entries = fs::read_dir(root)?.filter_map(Result::ok).filter(has_rows);
+    Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn row_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect())
+}
