@@ -16,6 +16,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("rectify-worker", &["rectify-protocol", "rectify-core"]),
     ("rectify-server", &["rectify-protocol", "rectify-core"]),
     ("rectify-tests", &["rectify-protocol", "rectify-core", "rectify-server"]),
+    ("rectify-parity", &["rectify-protocol", "rectify-core"]),
     ("xtask", &[]),
 ];
 
