@@ -1,11 +1,11 @@
 use rectify_core::model::{At, Cache, Capture, Frame, NoTap, Site};
 
-use crate::golden::{Golden, MODELS, strings, values};
+use crate::golden::{self, Golden, MODELS, strings, values};
 
 /// Recommended for hidden states, keys and logits.
 const TOLERANCE: f64 = 2e-5;
 
-#[test]
+#[golden::test]
 fn every_layer_answers_like_the_reference() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
@@ -26,7 +26,7 @@ fn every_layer_answers_like_the_reference() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_pass_can_be_cut_at_any_layer_and_at_any_token() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
@@ -53,7 +53,7 @@ fn a_pass_can_be_cut_at_any_layer_and_at_any_token() {
     }
 }
 
-#[test]
+#[golden::test]
 fn greedy_continuations_are_the_reference_s_in_any_batch() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
@@ -68,7 +68,7 @@ fn greedy_continuations_are_the_reference_s_in_any_batch() {
     }
 }
 
-#[test]
+#[golden::test]
 fn texts_have_the_reference_s_tokens() {
     for golden in MODELS.map(Golden::open) {
         let tokenizer = golden.model().tokenizer;

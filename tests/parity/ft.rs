@@ -10,7 +10,7 @@ use rectify_protocol::{
     Command, EditSpec, EditorSpec, Event, Fact, FtObjective, FtSpec, Guards, Progress, Regularizer, Step,
 };
 
-use crate::golden::{MODELS, load, values};
+use crate::golden::{self, MODELS, load, values};
 
 const OBJECTIVES: [FtObjective; 2] = [FtObjective::PromptLast, FtObjective::TargetNew];
 
@@ -56,7 +56,7 @@ fn largest(plan: &Plan) -> Vec<f32> {
     plan.deltas.iter().map(|change| largest(values(change.delta.dense()))).collect()
 }
 
-#[test]
+#[golden::test]
 fn the_loss_falls_and_no_entry_leaves_the_constraint() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -75,7 +75,7 @@ fn the_loss_falls_and_no_entry_leaves_the_constraint() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_first_step_moves_entries_by_the_learning_rate() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -87,7 +87,7 @@ fn the_first_step_moves_entries_by_the_learning_rate() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_fact_in_a_batch_has_the_loss_it_has_alone() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -113,7 +113,7 @@ fn nll(loaded: &LoadedModel, model: &Model, fact: &Fact) -> f64 {
     -scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64
 }
 
-#[test]
+#[golden::test]
 fn what_is_trained_on_is_the_likelihood_of_the_target() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -128,7 +128,7 @@ fn what_is_trained_on_is_the_likelihood_of_the_target() {
     }
 }
 
-#[test]
+#[golden::test]
 fn training_ends_once_the_targets_are_known() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -144,7 +144,7 @@ fn training_ends_once_the_targets_are_known() {
     }
 }
 
-#[test]
+#[golden::test]
 fn what_cannot_be_trained_on_is_said() {
     let loaded = load("gpt2-tiny", &Device::flex());
     let refused =
@@ -156,7 +156,7 @@ fn what_cannot_be_trained_on_is_said() {
     assert!(planned(&loaded, &facts(), &beyond).err().expect("refused").to_string().contains("layer 4 does not exist"));
 }
 
-#[test]
+#[golden::test]
 fn a_session_trains_several_facts_at_once() {
     for name in MODELS {
         let mut session = Session::new(Device::flex(), "flex", || 0.0);

@@ -1,7 +1,5 @@
 //! Reads the golden files and compares with them.
 
-use std::{fs, path::PathBuf};
-
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_core::{
     edit::moments::Moment,
@@ -15,23 +13,43 @@ use serde_json::Value;
 pub struct Golden {
     pub name: &'static str,
     pub json: Value,
-    arrays: Vec<u8>,
+    arrays: &'static [u8],
 }
 
 pub const MODELS: [&str; 2] = ["gpt2-tiny", "llama-tiny"];
 
-pub fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+/// What marks a test: natively what always does, in a browser what wasm-bindgen's runner looks for.
+#[cfg(not(target_arch = "wasm32"))]
+pub use core::prelude::v1::test;
+#[cfg(target_arch = "wasm32")]
+pub use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Files of `tests/golden`, each with its content, which becomes part of the program: a browser opens no file.
+macro_rules! files {
+    ($($path:literal)*) => { &[$(($path, include_bytes!(concat!("../golden/", $path)))),*] };
 }
 
-pub fn file(name: &str, file: &str) -> Vec<u8> {
-    let path = folder(name).join(file);
-    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+const FILES: &[(&str, &[u8])] = files![
+    "gpt2-tiny/config.json"
+    "gpt2-tiny/tokenizer.json"
+    "gpt2-tiny/model.safetensors"
+    "gpt2-tiny/fixtures.json"
+    "gpt2-tiny/fixtures.safetensors"
+    "llama-tiny/config.json"
+    "llama-tiny/tokenizer.json"
+    "llama-tiny/model.safetensors"
+    "llama-tiny/fixtures.json"
+    "llama-tiny/fixtures.safetensors"
+];
+
+pub fn file(model: &str, name: &str) -> &'static [u8] {
+    let path = format!("{model}/{name}");
+    FILES.iter().find(|(known, _)| *known == path).unwrap_or_else(|| panic!("{path} is not among FILES")).1
 }
 
 impl Golden {
     pub fn open(name: &'static str) -> Self {
-        let json = serde_json::from_slice(&file(name, "fixtures.json")).expect("fixtures.json is JSON");
+        let json = serde_json::from_slice(file(name, "fixtures.json")).expect("fixtures.json is JSON");
         Self { name, json, arrays: file(name, "fixtures.safetensors") }
     }
 
@@ -40,7 +58,7 @@ impl Golden {
     }
 
     fn view(&self, array: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
-        let arrays = SafeTensors::deserialize(&self.arrays).expect("fixtures are safetensors");
+        let arrays = SafeTensors::deserialize(self.arrays).expect("fixtures are safetensors");
         let view = arrays.tensor(array).unwrap_or_else(|_| panic!("{}: no array {array:?}", self.name));
         (view.shape().to_vec(), view.dtype(), view.data().to_vec())
     }
@@ -160,8 +178,8 @@ pub fn check_trace(golden: &Golden, array: &str, trace: &[Step]) {
 }
 
 pub fn load(name: &str, device: &Device) -> LoadedModel {
-    let mut loader = Loader::new(&file(name, "config.json"), &file(name, "tokenizer.json"), device).expect("reads");
-    loader.add_shard("model.safetensors", &file(name, "model.safetensors")).expect("reads");
+    let mut loader = Loader::new(file(name, "config.json"), file(name, "tokenizer.json"), device).expect("reads");
+    loader.add_shard("model.safetensors", file(name, "model.safetensors")).expect("reads");
     loader.finish(name).expect("complete")
 }
 

@@ -13,7 +13,7 @@ use rectify_core::{
 use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, Guards, KnSpec, KnVariant, Progress, Regularizer};
 use serde_json::Value;
 
-use crate::golden::{Golden, MODELS, load, values};
+use crate::golden::{self, Golden, MODELS, load, values};
 
 /// Recommended for scores, and for what is written; the logits' own rounding comes on top.
 const SCORES: f64 = 5e-5;
@@ -83,7 +83,7 @@ fn logits(loaded: &LoadedModel, model: &Model, prompt: &str) -> Vec<f32> {
     values(model.logits(hidden.narrow(1, ids.len() - 1, 1).flatten(0, 1)))
 }
 
-#[test]
+#[golden::test]
 fn an_edit_is_the_reference_s() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
@@ -187,7 +187,7 @@ fn check_sweep(model: &Model, question: &Question) {
     }
 }
 
-#[test]
+#[golden::test]
 fn one_sweep_for_all_layers_is_a_pass_for_each() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -197,7 +197,7 @@ fn one_sweep_for_all_layers_is_a_pass_for_each() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -215,7 +215,7 @@ fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
     }
 }
 
-#[test]
+#[golden::test]
 fn strictly_read_every_true_token_follows_the_ones_before() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -242,7 +242,7 @@ fn check_refused(fact: &Fact, part: &str) {
     }
 }
 
-#[test]
+#[golden::test]
 fn what_cannot_be_rewritten_is_said() {
     check_refused(&Fact { target_true: None, ..fact() }, "target_true is missing");
     check_refused(&Fact { target_true: Some(" ".into()), ..fact() }, "target_true is missing");
@@ -254,7 +254,7 @@ fn what_cannot_be_rewritten_is_said() {
     );
 }
 
-#[test]
+#[golden::test]
 fn a_session_rewrites_neurons_tells_how_far_it_is_and_takes_it_back() {
     for name in MODELS {
         let mut session = Session::new(Device::flex(), "flex", || 0.0);

@@ -19,7 +19,7 @@ use rectify_protocol::{
     Over, Progress, Regularizer, RomeSpec, ValueSpec,
 };
 
-use crate::golden::{Golden, MODELS, load, values};
+use crate::golden::{self, Golden, MODELS, load, values};
 
 fn fact() -> Fact {
     Fact {
@@ -57,7 +57,7 @@ fn ask(session: &mut Session) -> Event {
     run(session, Command::Ask { prompt: fact().prompt, tokens: 12, top: 9 })
 }
 
-#[test]
+#[golden::test]
 fn an_edited_weight_answers_the_value_for_its_key() {
     let device = Device::flex();
     let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
@@ -69,7 +69,7 @@ fn an_edited_weight_answers_the_value_for_its_key() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
     for name in MODELS {
         let loaded = load(name, &Device::flex());
@@ -88,7 +88,7 @@ fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
     let loaded = load("gpt2-tiny", &Device::flex());
     let rows =
@@ -108,7 +108,7 @@ fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_model_is_a_value() {
     for name in MODELS {
         let model = load(name, &Device::flex()).model;
@@ -122,7 +122,7 @@ fn a_model_is_a_value() {
     }
 }
 
-#[test]
+#[golden::test]
 fn undo_restores_every_answer_bit_for_bit() {
     for name in MODELS {
         let mut session = session(name);
@@ -157,7 +157,7 @@ fn edit_by(session: &mut Session, editor: &str, regularizer: Regularizer) -> rec
     pollster::block_on(session.handle(Command::Edit { facts: vec![fact()], spec }, &mut |_| {}))
 }
 
-#[test]
+#[golden::test]
 fn every_editor_that_needs_no_training_makes_the_target_likelier_and_can_be_undone() {
     for name in MODELS {
         for editor in ["rome", "memit", "emmet", "alphaedit"] {
@@ -176,7 +176,7 @@ fn every_editor_that_needs_no_training_makes_the_target_likelier_and_can_be_undo
     }
 }
 
-#[test]
+#[golden::test]
 fn regularising_anew_equals_editing_with_that_regularizer() {
     for regularizer in [Regularizer::Rect { keep: 0.4 }, Regularizer::Random { keep: 0.2 }, Regularizer::None] {
         let mut direct = session("gpt2-tiny");
@@ -191,7 +191,7 @@ fn regularising_anew_equals_editing_with_that_regularizer() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_sum_of_a_sequence_can_be_pruned() {
     let mut session = session("gpt2-tiny");
     for _ in 0..2 {
@@ -210,7 +210,7 @@ fn the_sum_of_a_sequence_can_be_pruned() {
     assert!(pollster::block_on(session.handle(Command::Undo, &mut |_| {})).is_err());
 }
 
-#[test]
+#[golden::test]
 fn a_later_edit_holds_on_to_the_keys_of_earlier_ones() {
     let mut session = session("gpt2-tiny");
     let edit = |session: &mut Session, history| {
@@ -233,7 +233,7 @@ fn a_later_edit_holds_on_to_the_keys_of_earlier_ones() {
     assert!(held.delta_norm < 0.75 * free.delta_norm, "{} {}", held.delta_norm, free.delta_norm);
 }
 
-#[test]
+#[golden::test]
 fn what_would_ruin_the_model_is_given_up_and_changes_nothing() {
     let mut session = session("gpt2-tiny");
     let before = ask(&mut session);
@@ -253,7 +253,7 @@ fn what_would_ruin_the_model_is_given_up_and_changes_nothing() {
     assert!(before > 1.0 && after > 1.0);
 }
 
-#[test]
+#[golden::test]
 fn facts_that_cannot_be_a_batch_are_named() {
     let mut session = session("gpt2-tiny");
     let mut check = |facts: Vec<Fact>, editor: &str, part: &str| {
@@ -272,7 +272,7 @@ fn facts_that_cannot_be_a_batch_are_named() {
     check(vec![fact()], "memit", "no statistics of layer");
 }
 
-#[test]
+#[golden::test]
 fn a_singular_second_moment_is_named() {
     let golden = Golden::open("gpt2-tiny");
     let loaded = golden.model();
@@ -294,7 +294,7 @@ fn a_singular_second_moment_is_named() {
     }
 }
 
-#[test]
+#[golden::test]
 fn an_exported_change_gives_the_same_model_again() {
     for name in MODELS {
         let mut first = session(name);
@@ -306,7 +306,7 @@ fn an_exported_change_gives_the_same_model_again() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_same_seed_gives_the_same_report() {
     let sampled = || {
         let mut session = session("gpt2-tiny");
@@ -318,7 +318,7 @@ fn the_same_seed_gives_the_same_report() {
     assert_eq!(sampled(), sampled());
 }
 
-#[test]
+#[golden::test]
 fn an_edit_that_is_dropped_halfway_changes_nothing() {
     use std::{
         future::Future,
@@ -341,7 +341,7 @@ fn an_edit_that_is_dropped_halfway_changes_nothing() {
     assert_eq!(ask(&mut session), before);
 }
 
-#[test]
+#[golden::test]
 fn the_mean_key_and_the_prompt_key_write_the_fact_too() {
     let golden = Golden::open("gpt2-tiny");
     for key in [KeyChoice::Mixed, KeyChoice::Mean, KeyChoice::Prompt] {

@@ -7,16 +7,16 @@ use rectify_core::{
 };
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
-use crate::golden::{Golden, file};
+use crate::golden::{self, Golden, file};
 
 const MODEL: &str = "gpt2-tiny";
 
 fn loader(config: &str) -> rectify_core::Result<Loader> {
-    Loader::new(config.as_bytes(), &file(MODEL, "tokenizer.json"), &Device::flex())
+    Loader::new(config.as_bytes(), file(MODEL, "tokenizer.json"), &Device::flex())
 }
 
 fn config() -> String {
-    String::from_utf8(file(MODEL, "config.json")).expect("text")
+    String::from_utf8(file(MODEL, "config.json").to_vec()).expect("text")
 }
 
 #[track_caller]
@@ -30,7 +30,7 @@ fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-#[test]
+#[golden::test]
 fn a_damaged_checkpoint_is_refused() {
     let whole = file(MODEL, "model.safetensors");
     check_shard(&whole[..whole.len() / 2], "is not a whole safetensors file");
@@ -43,7 +43,7 @@ fn a_damaged_checkpoint_is_refused() {
     check_shard(b"\x93NUMPY", "only safetensors is read");
 }
 
-#[test]
+#[golden::test]
 fn overlapping_and_gapped_tensors_are_refused() {
     let two = |first: [usize; 2], second: [usize; 2]| {
         let entry =
@@ -56,7 +56,7 @@ fn overlapping_and_gapped_tensors_are_refused() {
     check_shard(&with_header(huge, &[0; 4]), "is not a whole safetensors file");
 }
 
-#[test]
+#[golden::test]
 fn numbers_that_are_none_are_named() {
     let mut values = [0.0f32; 6];
     values[4] = f32::NAN;
@@ -67,11 +67,11 @@ fn numbers_that_are_none_are_named() {
     check_shard(&serialize([("h.0.ln_1.weight", view)], None).unwrap(), "is I32");
 }
 
-#[test]
+#[golden::test]
 fn a_checkpoint_that_does_not_fit_its_config_is_refused() {
     let finish = |config: &str| {
         let mut loader = loader(config).expect("reads");
-        loader.add_shard("model.safetensors", &file(MODEL, "model.safetensors")).expect("reads");
+        loader.add_shard("model.safetensors", file(MODEL, "model.safetensors")).expect("reads");
         loader.finish(MODEL).map(|_| ()).expect_err("refused").to_string()
     };
     let message = finish(&config().replace("\"n_inner\": 256", "\"n_inner\": 128"));
@@ -85,7 +85,7 @@ fn a_checkpoint_that_does_not_fit_its_config_is_refused() {
     assert!(message.contains("wte.weight"), "{message}");
 }
 
-#[test]
+#[golden::test]
 fn statistics_are_known_by_their_content_and_belong_to_one_model_and_layer() {
     let loaded = Golden::open(MODEL).model();
     let corpus = Corpus { name: "text".into(), hash: "0".into() };
@@ -109,7 +109,7 @@ fn statistics_are_known_by_their_content_and_belong_to_one_model_and_layer() {
     check(&loaded, 1, b"\x93NUMPY\x01\x00", "a numpy array");
     check(&loaded, 1, b"\x80\x04\x95\x00", "a Python pickle");
     check(&loaded, 1, &good[..good.len() - 8], "moment.1.safetensors");
-    check(&loaded, 1, &file(MODEL, "model.safetensors"), "has no tensor \"moment\"");
+    check(&loaded, 1, file(MODEL, "model.safetensors"), "has no tensor \"moment\"");
     let broken = Moment::given(vec![f64::NAN; 256 * 256], 256, 1).to_bytes(&loaded, 1, &corpus, false).unwrap();
     check(&loaded, 1, &broken, "holds NaN at element 0");
 
@@ -119,7 +119,7 @@ fn statistics_are_known_by_their_content_and_belong_to_one_model_and_layer() {
     assert!(!Golden::open(MODEL).moment(2).take_factor("factor", &factor).unwrap(), "another layer's factor");
 }
 
-#[test]
+#[golden::test]
 fn a_config_of_another_kind_is_refused() {
     for (from, to, complaint) in [
         ("\"model_type\": \"gpt2\"", "\"model_type\": \"t5\"", "model_type is \"t5\""),

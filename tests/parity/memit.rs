@@ -14,7 +14,7 @@ use rectify_core::{
 };
 use rectify_protocol::{EditorSpec, Fact, FactToken, MemitSpec, Regularizer};
 
-use crate::golden::{Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
+use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
 
 /// Recommended for everything of MEMIT.
 const TOLERANCE: f64 = 2e-4;
@@ -58,7 +58,7 @@ fn flat(matrix: &Mat<f64>) -> Vec<f32> {
     (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)] as f32)).collect()
 }
 
-#[test]
+#[golden::test]
 fn values_found_in_one_batch_are_those_found_one_by_one() {
     for Setting { golden, loaded, layers, rows, .. } in settings() {
         let spec = value_spec(&golden.json["memit"]);
@@ -73,7 +73,7 @@ fn values_found_in_one_batch_are_those_found_one_by_one() {
     }
 }
 
-#[test]
+#[golden::test]
 fn each_layer_sees_the_keys_and_states_that_the_layers_before_left() {
     for Setting { golden, loaded, layers, rows, .. } in settings() {
         for run in ["memit", "memit_lo"] {
@@ -93,7 +93,7 @@ fn each_layer_sees_the_keys_and_states_that_the_layers_before_left() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_solution_by_the_cached_factor_is_the_reference_s() {
     for Setting { golden, layers, .. } in settings() {
         for run in ["memit", "memit_lo"] {
@@ -114,7 +114,7 @@ fn the_solution_by_the_cached_factor_is_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_whole_edit_is_the_reference_s() {
     for Setting { golden, loaded, templates, layers, facts, .. } in settings() {
         let moments = layers.iter().map(|layer| (*layer, Arc::new(golden.moment(*layer)))).collect();

@@ -21,7 +21,7 @@ use rectify_protocol::{
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use serde_json::Value;
 
-use crate::golden::{Golden, MODELS, fact, load, requests, strings, values};
+use crate::golden::{self, Golden, MODELS, fact, load, requests, strings, values};
 
 /// Recommended for what is read, gradients, what they become and statistics; for updates and the outer step's
 /// gradients; for logits.
@@ -156,7 +156,7 @@ fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     values(model.logits(hidden.flatten::<2>(0, 1)))
 }
 
-#[test]
+#[golden::test]
 fn a_request_becomes_the_reference_s_tokens_and_gradients() {
     for setting in settings() {
         let (golden, text) = (&setting.golden, setting.requested());
@@ -173,7 +173,7 @@ fn a_request_becomes_the_reference_s_tokens_and_gradients() {
     }
 }
 
-#[test]
+#[golden::test]
 fn an_edit_as_released_is_the_reference_s() {
     for setting in settings() {
         let (golden, loaded, network) = (&setting.golden, &setting.loaded, setting.network());
@@ -195,7 +195,7 @@ fn an_edit_as_released_is_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn statistics_are_the_reference_s() {
     for setting in settings() {
         let (json, network) = (&setting.golden.json, setting.network());
@@ -212,7 +212,7 @@ fn statistics_are_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn an_edit_with_learnt_statistics_is_the_reference_s() {
     for setting in settings() {
         let (golden, loaded, network) = (&setting.golden, &setting.loaded, setting.network());
@@ -238,7 +238,7 @@ fn an_edit_with_learnt_statistics_is_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_step_of_training_is_the_reference_s() {
     for setting in settings() {
         let (golden, network) = (&setting.golden, setting.network());
@@ -331,7 +331,7 @@ fn numbers(network: &Hypernetwork) -> Vec<Vec<f32>> {
     network.learnt.tensors().into_iter().map(values).collect()
 }
 
-#[test]
+#[golden::test]
 fn a_new_hypernetwork_passes_gradients_on_and_can_learn() {
     for name in MODELS {
         let small = Small::new(name, |_| {});
@@ -359,7 +359,7 @@ fn a_new_hypernetwork_passes_gradients_on_and_can_learn() {
     }
 }
 
-#[test]
+#[golden::test]
 fn training_makes_the_targets_likelier() {
     for name in MODELS {
         let small = Small::new(name, |settings| settings.accumulate = 1);
@@ -373,7 +373,7 @@ fn training_makes_the_targets_likelier() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_reloaded_hypernetwork_makes_the_same_edit() {
     for name in MODELS {
         let small = Small::new(name, |_| {});
@@ -400,7 +400,7 @@ fn a_reloaded_hypernetwork_makes_the_same_edit() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_training_that_was_stopped_goes_on_as_if_it_had_not_been() {
     for name in MODELS {
         let small = Small::new(name, |_| {});
@@ -423,7 +423,7 @@ fn a_training_that_was_stopped_goes_on_as_if_it_had_not_been() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_step_that_leaves_the_finite_numbers_is_left_out() {
     let small = Small::new("gpt2-tiny", |settings| settings.edit_lr = 1e38);
     let mut trainer = small.trainer();
@@ -442,7 +442,7 @@ fn check_refused(setting: &Setting, bytes: &[u8], parts: &[&str]) {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_file_that_is_no_hypernetwork_of_this_model_is_named() {
     let all: Vec<Setting> = settings().collect();
     let [gpt2, llama] = all.as_slice() else { panic!("two models") };
@@ -465,7 +465,7 @@ fn a_file_that_is_no_hypernetwork_of_this_model_is_named() {
     check_refused(gpt2, &without, &["does not say its parameters", "rectify mend train"]);
 }
 
-#[test]
+#[golden::test]
 fn an_edit_without_a_hypernetwork_says_how_to_get_one() {
     let mut session = Session::new(Device::flex(), "flex", || 0.0);
     session.open(load("gpt2-tiny", &Device::flex()));

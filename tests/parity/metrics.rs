@@ -7,7 +7,7 @@ use rectify_core::{
 use rectify_protocol::{Consequence, Fact, Neighbor};
 use serde_json::Value;
 
-use crate::golden::{Golden, MODELS};
+use crate::golden::{self, Golden, MODELS};
 
 fn fact(record: &Value) -> Fact {
     let text = |name: &str| record[name].as_str().expect("text").to_owned();
@@ -25,7 +25,7 @@ fn numbers(list: &Value) -> Vec<f64> {
     list.as_array().expect("a list").iter().map(|value| value.as_f64().expect("a number")).collect()
 }
 
-#[test]
+#[golden::test]
 fn token_accuracies_are_the_reference_s_before_and_after_every_edit() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();

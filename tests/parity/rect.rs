@@ -4,7 +4,7 @@ use rectify_core::{
     model::{Matrix, WeightSite},
 };
 
-use crate::golden::{Golden, MODELS, values};
+use crate::golden::{self, Golden, MODELS, values};
 
 fn kept(delta: Tensor<2>, weight: Tensor<2>, keep: f64) -> Vec<f32> {
     values(pollster::block_on(rect(delta, weight, keep)).expect("a share"))
@@ -14,7 +14,7 @@ fn row(numbers: &[f32]) -> Tensor<2> {
     Tensor::from_data(TensorData::new(numbers.to_vec(), [1, numbers.len()]), &Device::flex())
 }
 
-#[test]
+#[golden::test]
 fn the_same_entries_survive_as_in_the_reference() {
     for golden in MODELS.map(Golden::open) {
         let model = golden.model().model;
@@ -39,7 +39,7 @@ fn the_same_entries_survive_as_in_the_reference() {
     }
 }
 
-#[test]
+#[golden::test]
 fn keeping_all_is_the_identity_and_masks_are_nested() {
     let golden = Golden::open("gpt2-tiny");
     let weight = golden.model().model.weight(WeightSite { layer: 1, matrix: Matrix::MlpDown });
@@ -55,7 +55,7 @@ fn keeping_all_is_the_identity_and_masks_are_nested() {
 
 /// The example of the paper's Figure 6, with its printed numbers: relative changes of .6/6 and .1/1 are not even the same
 /// in binary.
-#[test]
+#[golden::test]
 fn the_paper_s_example_keeps_the_four_it_names() {
     let matrix = |rows: [[f32; 4]; 4]| Tensor::from_data(TensorData::new(rows.concat(), [4, 4]), &Device::flex());
     let weight = matrix([[2., 6., 5., 8.], [3., 4., 1., 9.], [8., 5., 6., 1.], [6., 4., 3., 2.]]);
@@ -65,14 +65,14 @@ fn the_paper_s_example_keeps_the_four_it_names() {
     assert_eq!(kept(delta, weight, 0.25), expected.concat());
 }
 
-#[test]
+#[golden::test]
 fn a_zero_weight_makes_a_change_infinite_and_no_change_too() {
     // Relative changes: 0.5, ∞ (2/0), ∞ (0/0), 0.1, 0.2; three of five go.
     let (delta, weight) = (row(&[0.5, 2.0, 0.0, 0.1, 0.2]), row(&[1.0, 0.0, 0.0, 1.0, 1.0]));
     assert_eq!(kept(delta, weight, 0.4), [0.0, 2.0, 0.0, 0.0, 0.0]);
 }
 
-#[test]
+#[golden::test]
 fn of_equal_changes_the_later_survive() {
     let ones = row(&[1.0; 10]);
     assert_eq!(kept(ones.clone(), ones, 0.3), [0., 0., 0., 0., 0., 0., 0., 1., 1., 1.]);
@@ -80,7 +80,7 @@ fn of_equal_changes_the_later_survive() {
     assert_eq!(kept(row(&[1.0; 6]), weight, 0.5), [0., 0., 1., 0., 1., 1.]);
 }
 
-#[test]
+#[golden::test]
 fn random_keeps_as_many_and_the_same_for_a_seed() {
     let delta = row(&[1.0; 1000]);
     let draw = |seed| values(random(delta.clone(), 0.4, seed));
@@ -89,7 +89,7 @@ fn random_keeps_as_many_and_the_same_for_a_seed() {
     assert_ne!(draw(1), draw(2));
 }
 
-#[test]
+#[golden::test]
 fn scores_of_principal_components_are_the_reference_s() {
     for golden in MODELS.map(Golden::open) {
         for (name, leading) in [("rome.r0.plain", 1), ("memit.l2", 4)] {
@@ -114,7 +114,7 @@ fn scores_of_principal_components_are_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn the_closest_matrix_of_low_rank_leaves_a_low_rank_alone() {
     let golden = Golden::open("gpt2-tiny");
     let delta = golden.matrix("memit.l2.dW");
@@ -127,7 +127,7 @@ fn the_closest_matrix_of_low_rank_leaves_a_low_rank_alone() {
     assert!(errors.is_sorted_by(|more, less| more > less), "{errors:?}");
 }
 
-#[test]
+#[golden::test]
 fn prune_touches_only_what_outgrows_the_weight() {
     let golden = Golden::open("gpt2-tiny");
     let weight = golden.model().model.weight(WeightSite { layer: 1, matrix: Matrix::MlpDown });

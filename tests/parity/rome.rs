@@ -12,7 +12,7 @@ use rectify_core::{
 use rectify_protocol::{FactToken, Regularizer, RomeSpec};
 use serde_json::Value;
 
-use crate::golden::{Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
+use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
 
 /// Recommended for keys, outputs and `u`; for δ, v and ΔW.
 const KEYS: f64 = 3e-5;
@@ -43,7 +43,7 @@ impl Setting {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_fact_becomes_the_reference_s_rows() {
     for setting in settings() {
         for request in setting.requests() {
@@ -71,7 +71,7 @@ fn a_fact_becomes_the_reference_s_rows() {
     }
 }
 
-#[test]
+#[golden::test]
 fn keys_and_values_are_the_reference_s() {
     for setting in settings() {
         let Setting { golden, loaded, templates, layer } = &setting;
@@ -89,7 +89,7 @@ fn keys_and_values_are_the_reference_s() {
     }
 }
 
-#[test]
+#[golden::test]
 fn an_edit_is_the_reference_s_with_and_without_covariance() {
     for setting in settings() {
         let Setting { golden, loaded, templates, layer } = &setting;
@@ -127,7 +127,7 @@ fn an_edit_is_the_reference_s_with_and_without_covariance() {
     }
 }
 
-#[test]
+#[golden::test]
 fn a_second_moment_is_the_reference_s_however_it_is_interrupted() {
     for Setting { golden, loaded, layer, .. } in settings() {
         let ids = golden.ids("cov.ids");

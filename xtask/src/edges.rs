@@ -17,6 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("rectify-worker", &["rectify-protocol", "rectify-core"]),
     ("rectify-server", &["rectify-protocol", "rectify-core", "rectify-figures"]),
     ("rectify-tests", &["rectify-protocol", "rectify-core", "rectify-server"]),
+    ("rectify-parity", &["rectify-protocol", "rectify-core"]),
     ("xtask", &[]),
 ];
 

@@ -60,13 +60,16 @@ impl Web {
         let bin = tools().join("bin");
         fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
         let web = Self { compiler: compiler()?, bin };
+        let bindgen = locked_version("wasm-bindgen")?;
         web.cargo_program(
             "wasm-bindgen",
             "wasm-bindgen-cli",
-            &locked_version("wasm-bindgen")?,
+            &bindgen,
             "joins WebAssembly and JavaScript, and must have the crate's version; about 5 minutes on 2 cores",
             false,
         )?;
+        let why = "runs tests in a browser, and comes with wasm-bindgen";
+        web.cargo_program("wasm-bindgen-test-runner", "wasm-bindgen-cli", &bindgen, why, false)?;
         web.cargo_program("trunk", "trunk", TRUNK, "builds the page; about 8 minutes on 2 cores", true)?;
         web.wasm_opt()?;
         Ok(web)

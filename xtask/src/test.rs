@@ -1,13 +1,14 @@
 //! Every test there is, counted together; and what CI checks besides.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 use crate::{
     Args, edges,
     setup::{Browser, Web},
-    shell::{cargo, run, run_watched, say},
+    shell::{cargo, run, run_watched, say, web_target_dir},
     tidy, web,
 };
 
@@ -19,6 +20,7 @@ const NATIVE: &[&str] = &[
     "rectify-server",
     "rectify-frontend",
     "rectify-tests",
+    "rectify-parity",
     "xtask",
 ];
 /// The one package more that only a browser runs.
@@ -73,7 +75,10 @@ fn all_tests() -> Result<()> {
     let mut tally = Tally::default();
     tally.step("native tests", native);
     match Web::find_or_install() {
-        Ok(web) => tally.step("browser tests", |tally| in_browser(&web, tally)),
+        Ok(web) => {
+            tally.step("golden numbers in WebAssembly", |tally| parity_in_browser(&web, tally));
+            tally.step("browser tests", |tally| in_browser(&web, tally));
+        }
         Err(error) => tally.step("browser tests", |_| Err(error)),
     }
     for step in &tally.broken {
@@ -95,6 +100,20 @@ fn native(tally: &mut Tally) -> Result<()> {
 /// Always the same packages, so that cargo chooses the same features of what they share and compiles it once.
 pub fn packages() -> impl Iterator<Item = &'static str> {
     NATIVE.iter().flat_map(|package| ["--package", package])
+}
+
+/// The parity tests again, compiled to WebAssembly as the page's worker is and run in a worker of Chromium.
+fn parity_in_browser(web: &Web, tally: &mut Tally) -> Result<()> {
+    let browser = Browser::find_or_install()?;
+    let wanted = web_target_dir().join("webdriver.json");
+    fs::create_dir_all(web_target_dir())?;
+    fs::write(&wanted, json!({ "goog:chromeOptions": { "binary": browser.chromium } }).to_string())?;
+    let mut test = web.command("cargo");
+    test.args(["test", "--package", "rectify-parity", "--target", "wasm32-unknown-unknown", "--release"]);
+    test.env("CHROMEDRIVER", &browser.driver).env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", wanted);
+    // In seconds: all tests together, and how long a busy machine may take to start the browser's driver.
+    test.env("WASM_BINDGEN_TEST_TIMEOUT", "900").env("WASM_BINDGEN_TEST_DRIVER_TIMEOUT", "60");
+    tally.count(&mut test)
 }
 
 /// The page itself, in Chromium, served by our server.

@@ -57,6 +57,12 @@ const RULES: &[Rule] = &[
         why: "a place in a model is a Site or WeightSite; a checkpoint's names are known to its architecture's file alone",
     },
     Rule {
+        within: &["tests/parity/"],
+        except: &["tests/parity/real.rs"],
+        forbids: &["#[test]"],
+        why: "in a browser nobody would miss this test; #[golden::test] runs natively and there",
+    },
+    Rule {
         within: &[""],
         except: &["xtask/src/tidy.rs", "Cargo.lock"],
         forbids: &["/root/", "/home/", "/Users/", "/work/", "TODO", "FIXME", "XXX"],
@@ -172,6 +178,8 @@ mod tests {
         check("core/src/edit/rome.rs", "fn apply(model: &mut Model)", Some("a model is a value"));
         check("core/src/edit/rome.rs", "\"h.3.mlp.c_proj.weight\"", Some("Site or WeightSite"));
         check("core/src/model/gpt2.rs", "\"h.3.mlp.c_proj.weight\"", None);
+        check("tests/parity/rome.rs", "#[test]", Some("#[golden::test]"));
+        check("tests/parity/rome.rs", "#[golden::test]", None);
         check("README.md", "cd /home/me/rectify", Some("one person's machine"));
     }
 
