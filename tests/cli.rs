@@ -402,10 +402,39 @@ fn a_sweep_shares_its_updates_between_regularizers_and_its_folder_with_others() 
     // Whoever came late may have found cells taken; a last run makes sure and finds nothing to do.
     let output = rectify(&args);
     let table = String::from_utf8_lossy(&output.stdout);
-    assert!(table.contains("| rome | rect 40% | 1 | 2 |"), "{table}");
-    assert!(table.contains("| memit | none | 1 | 2 |"), "{table}");
+    assert!(table.contains("| ROME | rect 40% | 1 | 2 |"), "{table}");
+    assert!(table.contains("| MEMIT | none | 1 | 2 |"), "{table}");
     // Two editors, each a line for itself, and two facts under two regularizers: a fact and an edit each.
     assert_eq!(rows(&desk.path("out")).len(), 2 * (1 + 2 * 2 * 2));
+}
+
+#[test]
+fn a_report_stands_alone_and_says_what_the_rows_say() {
+    let desk = Desk::new(&sweep_facts());
+    let spec = sweep(&desk, "single", "index = [1, 3]");
+    let out = desk.path("out").display().to_string();
+    let output = rectify(&["sweep", &spec, "--out", &out, "--report"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = |name: &str| fs::read_to_string(desk.path("out").join(name)).expect("a file of the report");
+    let page = read("report.html");
+    for elsewhere in ["src=", "href=", "url(", "@import", "<script"] {
+        assert!(!page.contains(elsewhere), "the page needs {elsewhere:?}");
+    }
+    let row = read("table.md").lines().nth(2).expect("a row").to_owned();
+    for cell in row.split('|').map(str::trim).filter(|cell| !cell.is_empty()) {
+        assert!(page.contains(&format!(">{cell}<")), "the page lacks {cell:?}");
+    }
+    assert!(read("figures/out-single.svg").starts_with("<svg"));
+    assert!(
+        read("report.csv").starts_with("sweep,model,mode,editor,batch,kept,edits,facts,score,mean,low,high,seeds\n")
+    );
+    let json: Value = serde_json::from_str(&read("report.json")).expect("JSON");
+    assert_eq!(json[0]["points"].as_array().expect("points").len(), 4);
+
+    let empty = desk.path("nothing");
+    fs::create_dir(&empty).expect("a folder");
+    check_refused(&["report", &empty.display().to_string()], &["has no rows of a sweep", "rectify sweep"]);
+    assert_eq!(fs::read_dir(empty).expect("a folder").count(), 0);
 }
 
 #[test]

@@ -12,4 +12,7 @@ pub mod paper;
 mod study;
 pub mod table;
 
+#[cfg(test)]
+mod tests;
+
 pub use study::{Editor, MEASURES, Point, Score, Study, Sweep, above};

@@ -82,7 +82,7 @@ pub fn SweepsPage(
                             type="file"
                             id=ids::SWEEP_FOLDER
                             node_ref=folder
-                            webkitdirectory=true
+                            prop:webkitdirectory=true
                             on:change=move |_| {
                                 if let Some(input) = folder.get_untracked() {
                                     open_files(input);

@@ -1,0 +1,139 @@
+use rectify_protocol::{
+    Above, ArchitectureKind, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, Regularizer, Row, Tally,
+    Verdict, WeightChange,
+};
+
+use crate::{Study, Sweep, figure, html, table::Table};
+
+fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
+    Cell {
+        schema: Cell::SCHEMA,
+        program: "rectify".into(),
+        device: "flex".into(),
+        model: "models/gpt2-xl".into(),
+        model_hash: "0123".into(),
+        facts: ["facts.json".into(), "4567".into()],
+        index: [0, 2],
+        mode,
+        batch: 1,
+        editor: EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap(),
+        covariance: None,
+        seed,
+    }
+}
+
+fn fact(kept: Regularizer, edits: usize, item: usize, reliability: f64) -> Row {
+    let scores = FactScores {
+        reliability,
+        generalization: None,
+        locality: Some(1.0),
+        portability: None,
+        p_new: 0.5,
+        p_true: None,
+        probability: None,
+    };
+    Row { regularizer: kept, edits, measured: Measured::Fact { item, scores } }
+}
+
+fn answer(edits: usize, item: usize, right: bool) -> Row {
+    let verdict = Verdict { parts: [("accuracy".to_owned(), Tally::one(right))].into(), unparsed: 0 };
+    let judgement = Some(Judgement { paper: verdict.clone(), strict: verdict, also: Default::default() });
+    let measured = Measured::Task { task: "open_qa".into(), item, judgement };
+    Row { regularizer: Regularizer::None, edits, measured }
+}
+
+fn edit(edits: usize, manhattan: f64) -> Row {
+    let change = WeightChange {
+        name: "w".into(),
+        entries: 100,
+        kept: 100,
+        frobenius: 1.0,
+        manhattan,
+        percentiles: vec![],
+        above: vec![Above { threshold: 0.077, share: 0.5 }, Above { threshold: 0.171, share: 0.25 }],
+        blocks: None,
+    };
+    let measured = Measured::Edit { item: 0, seconds: 1.0, weights: vec![change] };
+    Row { regularizer: Regularizer::None, edits, measured }
+}
+
+fn sequence() -> Sweep {
+    let rows = |right: bool| {
+        let none = Regularizer::None;
+        vec![answer(0, 0, true), edit(1, 3.0), edit(5, 9.0), fact(none, 5, 0, 1.0), answer(5, 0, right)]
+    };
+    let cells = [(0, true), (1, false)].map(|(seed, right)| (cell("rome", seed, EditMode::Sequential), rows(right)));
+    Sweep { name: "a <b>sweep</b>".into(), cells: cells.into() }
+}
+
+#[test]
+fn a_score_is_the_mean_of_its_seeds_with_their_spread() {
+    let study = Study::of(&sequence()).unwrap();
+    let edits: Vec<usize> = study.points.iter().map(|point| point.edits).collect();
+    assert_eq!(edits, [0, 5], "between two measurements there is nothing to say");
+    let score = study.points[1].scores["open_qa"];
+    assert_eq!((score.mean, score.low, score.high, score.seeds), (0.5, 0.0, 1.0, 2));
+    assert_eq!(study.points[1].facts, 2);
+}
+
+#[test]
+fn single_edits_are_one_point_whichever_fact_they_write() {
+    let rect = Regularizer::Rect { keep: 0.4 };
+    let rows = vec![fact(rect, 1, 0, 1.0), fact(rect, 1, 1, 0.5), fact(Regularizer::None, 1, 0, 1.0)];
+    let sweep = Sweep { name: "s".into(), cells: vec![(cell("rome", 0, EditMode::Single), rows)] };
+    let study = Study::of(&sweep).unwrap();
+    let table = Table::of(&study);
+    assert_eq!(table.head, ["editor", "kept", "edits", "n", "reliability", "locality"]);
+    assert_eq!(table.rows[0], ["ROME", "rect 40%", "1", "2", "0.750", "1.000"]);
+    assert!(table.markdown().starts_with("| editor | kept | edits | n | reliability | locality |\n|---|---|"));
+    // The model is one of the paper's, so its values stand beside ours.
+    let figures = figure::figures(&study);
+    assert_eq!(figures[0].panels[0].curves[0].paper, [(0, 1.0), (1, 0.953)]);
+}
+
+#[test]
+fn editors_of_one_method_are_told_apart_by_their_settings() {
+    let mut other = cell("rome", 0, EditMode::Single);
+    other.editor = other.editor.with("v_lr", 0.25.into()).unwrap();
+    let rows = vec![fact(Regularizer::None, 1, 0, 1.0)];
+    let cells = vec![(cell("rome", 0, EditMode::Single), rows.clone()), (other, rows)];
+    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let labels: Vec<&str> = study.editors.iter().map(|editor| editor.label.as_str()).collect();
+    assert_eq!(labels, ["ROME: v_lr = 0.5", "ROME: v_lr = 0.25"]);
+}
+
+#[test]
+fn table_1_has_the_paper_s_line_beside_ours() {
+    let study = Study::of(&sequence()).unwrap();
+    let table = figure::table_1(&study).unwrap();
+    assert_eq!(table.rows, [["ROME", "5", "9.0", "50.0 %", "25.0 %", "27072.2, 49.2 %, 28.9 %"]]);
+}
+
+#[test]
+fn what_a_file_says_is_text_and_never_markup() {
+    let mut sweep = sequence();
+    sweep.cells[0].0.program = "<script>".into();
+    sweep.cells[0].1.push(answer(5, 1, true));
+    if let Measured::Task { task, .. } = &mut sweep.cells[0].1.last_mut().unwrap().measured {
+        *task = "<i>task".into();
+    }
+    let page = html::body(&[sweep]).into_string();
+    assert!(page.contains("a &lt;b&gt;sweep&lt;/b&gt;") && page.contains("&lt;script&gt;"));
+    assert!(!page.contains("<b>sweep") && !page.contains("<script") && !page.contains("<i>task"));
+}
+
+#[test]
+fn half_a_line_is_left_out_and_a_wrong_one_named() {
+    let head = serde_json::to_string(&cell("rome", 0, EditMode::Single)).unwrap();
+    let row = serde_json::to_string(&fact(Regularizer::None, 1, 0, 1.0)).unwrap();
+    let read = |text: &str| {
+        let mut sweep = Sweep { name: "s".into(), cells: vec![] };
+        sweep.add_file("rome.jsonl", text).map(|()| sweep.cells)
+    };
+    assert!(read("").unwrap().is_empty());
+    assert!(read(&head[..20]).unwrap().is_empty());
+    assert_eq!(read(&format!("{head}\n{row}\n{row}")).unwrap()[0].1.len(), 1);
+    assert_eq!(read(&format!("{head}\n")).unwrap()[0].1.len(), 0);
+    let failure = read(&format!("{head}\n{{}}\n{row}\n")).unwrap_err();
+    assert!(failure.message.contains("rome.jsonl line 2"), "{failure}");
+}
