@@ -72,7 +72,7 @@ fn token_accuracies_are_the_reference_s_before_and_after_every_edit() {
 }
 
 /// New and true target change places: what was gained is lost.
-#[test]
+#[golden::test]
 fn probability_scores_compare_the_two_targets_per_token() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
