@@ -409,6 +409,44 @@ fn a_sweep_shares_its_updates_between_regularizers_and_its_folder_with_others() 
 }
 
 #[test]
+fn texts_are_written_and_scored_where_a_sweep_asks_for_them() {
+    let record = json!([{
+        "requested_rewrite": {
+            "subject": "Danielle Darrieux", "prompt": "The mother tongue of {} is", "relation_id": "P103",
+            "target_new": { "str": "English", "id": "Q1860" }, "target_true": { "str": "French", "id": "Q150" },
+        },
+        "paraphrase_prompts": ["Danielle Darrieux, a native"], "neighborhood_prompts": ["Ada speaks"],
+        "generation_prompts": ["Danielle Darrieux speaks", "In Danielle Darrieux's home"],
+    }]);
+    let desk = Desk::new(&record);
+    let snippets = json!([{ "relation_id": "P103", "target_id": "Q1860", "samples": [
+        { "name": "Ida", "text": "Ida is a native speaker of English and the language of England." }] }]);
+    fs::write(desk.path("snippets.json"), snippets.to_string()).expect("writes");
+    let spec = sweep(&desk, "single", "texts = true\nsnippets = \"snippets.json\"");
+    let out = desk.path("out").display().to_string();
+    let output = rectify(&["sweep", &spec, "--out", &out]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("| n-gram entropy | consistency |"));
+    let texts = |folder: &str| {
+        let rows = rows(&desk.path(folder));
+        rows.into_iter().filter(|row| row.contains("\"text\"")).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("out").len(), 4, "two editors, two regularizers");
+    let row: Value = serde_json::from_str(texts("out")[0].split_once(' ').expect("a row").1).expect("JSON");
+    assert!(row["measured"]["text"]["entropy"].as_f64().expect("a number") > 1.0, "{row}");
+    let consistency = row["measured"]["text"]["consistency"].as_f64().expect("a number");
+    assert!((0.0..=1.0).contains(&consistency), "{row}");
+    // The same seed writes the same texts.
+    let again = desk.path("again").display().to_string();
+    assert!(rectify(&["sweep", &spec, "--out", &again]).status.success());
+    assert_eq!(texts("again"), texts("out"));
+
+    let bare = Desk::new(&sweep_facts());
+    let out = bare.path("out").display().to_string();
+    check_refused(&["sweep", &sweep(&bare, "single", "texts = true"), "--out", &out], &["generation_prompts"]);
+}
+
+#[test]
 fn a_report_stands_alone_and_says_what_the_rows_say() {
     let desk = Desk::new(&sweep_facts());
     let spec = sweep(&desk, "single", "index = [1, 3]");

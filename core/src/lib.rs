@@ -12,6 +12,7 @@
 mod answer;
 pub mod edit;
 mod error;
+pub mod fluency;
 mod guard;
 mod history;
 mod linalg;

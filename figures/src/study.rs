@@ -117,6 +117,8 @@ pub const MEASURES: &[(&str, &str)] = &[
     ("em", "EM"),
     ("pm", "PM"),
     ("nm", "NM"),
+    ("entropy", "n-gram entropy"),
+    ("consistency", "consistency"),
     (MANHATTAN, "‖ΔW‖₁"),
     (SECONDS, "s"),
 ];
@@ -182,6 +184,8 @@ impl Study {
 struct Sum<'r> {
     facts: Vec<&'r FactScores>,
     judgements: BTreeMap<&'r str, Vec<&'r Judgement>>,
+    entropies: Vec<f64>,
+    consistencies: Vec<f64>,
     seconds: Vec<f64>,
     changes: Vec<&'r [WeightChange]>,
     refused: usize,
@@ -197,6 +201,10 @@ impl<'r> Sum<'r> {
             Measured::Edit { seconds, weights, .. } => {
                 self.seconds.push(*seconds);
                 self.changes.push(weights);
+            }
+            Measured::Text { entropy, consistency, .. } => {
+                self.entropies.push(*entropy);
+                self.consistencies.extend(consistency);
             }
             Measured::Refused { .. } => self.refused += 1,
         }
@@ -219,6 +227,8 @@ impl<'r> Sum<'r> {
             ("ns".to_owned(), means.and_then(|means| means.ns)),
             ("nm".to_owned(), means.and_then(|means| means.nm)),
             ("s".to_owned(), means.and_then(|means| means.s)),
+            ("entropy".to_owned(), mean(self.entropies.iter().copied())),
+            ("consistency".to_owned(), mean(self.consistencies.iter().copied())),
             (MANHATTAN.to_owned(), mean(self.changes.iter().map(manhattan))),
             (SECONDS.to_owned(), mean(self.seconds.iter().copied())),
         ];

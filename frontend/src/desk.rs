@@ -523,7 +523,7 @@ impl Draft {
             neighbors: prompts(self.neighbors.get())
                 .map(|(prompt, line)| Neighbor { prompt, target: known(line.target) })
                 .collect(),
-            consequences: Vec::new(),
+            ..Fact::default()
         }
     }
 

@@ -4,7 +4,7 @@
 //! broken record among thousands matters to nobody who does not edit with it; a complaint then names the
 //! record, its line, the field, and the format the file was taken for.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use rectify_protocol::{Consequence, Fact, Failure, Neighbor};
 use serde_json::{Map, Value, value::RawValue};
@@ -62,6 +62,53 @@ pub struct EditSet<'a> {
     /// What the file was taken for.
     pub format: Format,
     records: Vec<Record<'a>>,
+    /// Where CounterFact's records find their references.
+    pub snippets: Option<Snippets>,
+}
+
+/// ROME's `attribute_snippets.json`: texts about things, by what is true of them.
+#[derive(Debug)]
+pub struct Snippets {
+    /// By relation and object, as Wikidata numbers them.
+    texts: HashMap<(String, String), Vec<String>>,
+}
+
+/// One entry of the file.
+#[derive(serde::Deserialize)]
+struct Attribute {
+    relation_id: String,
+    target_id: String,
+    samples: Vec<Sample>,
+}
+
+#[derive(serde::Deserialize)]
+struct Sample {
+    text: String,
+}
+
+impl Snippets {
+    /// Reads the file; `name` is used in messages.
+    pub fn read(name: &str, text: &str) -> Result<Self, Failure> {
+        let attributes: Vec<Attribute> = serde_json::from_str(text)
+            .map_err(|error| Failure::bad_input(format!("{name} holds no attribute snippets: {error}")))?;
+        let texts = attributes.into_iter().map(|attribute| {
+            let texts = attribute.samples.into_iter().map(|sample| sample.text).collect();
+            ((attribute.relation_id, attribute.target_id), texts)
+        });
+        Ok(Self { texts: texts.collect() })
+    }
+
+    /// Every text.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.texts.values().flatten().map(String::as_str)
+    }
+
+    /// The texts about others of whom a record's new object is true.
+    fn about(&self, rewrite: &Object) -> Option<&[String]> {
+        let relation = rewrite.get("relation_id")?.as_str()?;
+        let target = rewrite.get("target_new")?.get("id")?.as_str()?;
+        self.texts.get(&(relation.to_owned(), target.to_owned())).map(Vec::as_slice)
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +160,7 @@ impl<'a> EditSet<'a> {
                 known.join("; ")
             ))
         })?;
-        Ok(Self { format, records })
+        Ok(Self { format, records, snippets: None })
     }
 
     /// How many records there are.
@@ -140,7 +187,7 @@ impl<'a> EditSet<'a> {
             format!("record {} (line {line}, taken for {})", range.start + i, self.format.name())
         };
         let read = |(i, record): (usize, &Record<'_>)| {
-            let fact = fact_from_record(self.format, record)
+            let fact = fact_from_record(self.format, record, self.snippets.as_ref())
                 .map_err(|(line, problem)| Failure::bad_input(format!("{}: {problem}", place(i, line))))?;
             fact.validate()
                 .map_err(|failure| Failure { message: format!("{}: {failure}", place(i, record.line)), ..failure })?;
@@ -158,7 +205,7 @@ struct Facts<'a> {
 }
 
 /// A record's fact, or the line and the problem.
-fn fact_from_record(format: Format, record: &Record<'_>) -> Result<Fact, (usize, String)> {
+fn fact_from_record(format: Format, record: &Record<'_>, snippets: Option<&Snippets>) -> Result<Fact, (usize, String)> {
     let at_json_line = |error: serde_json::Error| {
         let problem = error.to_string();
         let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
@@ -172,7 +219,7 @@ fn fact_from_record(format: Format, record: &Record<'_>) -> Result<Fact, (usize,
     };
     let fact = match format {
         Format::Zsre => zsre(&object),
-        Format::CounterFact => counter_fact(&object),
+        Format::CounterFact => counter_fact(&object, snippets),
         Format::CounterFactFlat => counter_fact_flat(&object),
         Format::KnowEdit => know_edit(&object),
         Format::Rectify => unreachable!("read above"),
@@ -198,10 +245,11 @@ fn zsre(record: &Object) -> Result<Fact, String> {
                 vec![Consequence { prompt, target: text(record, "New Answer").map_err(within)? }]
             }
         },
+        ..Fact::default()
     })
 }
 
-fn counter_fact(record: &Object) -> Result<Fact, String> {
+fn counter_fact(record: &Object, snippets: Option<&Snippets>) -> Result<Fact, String> {
     let rewrite = object(record, "requested_rewrite")?;
     let within = |problem: String| format!("in \"requested_rewrite\": {problem}");
     let subject = text(rewrite, "subject").map_err(within)?;
@@ -221,7 +269,9 @@ fn counter_fact(record: &Object) -> Result<Fact, String> {
         target_true: Some(target_true),
         paraphrases: texts(record, "paraphrase_prompts")?,
         neighbors: neighbors(prompts, targets),
-        consequences: Vec::new(),
+        generation_prompts: texts(record, "generation_prompts")?,
+        references: snippets.and_then(|snippets| snippets.about(rewrite)).unwrap_or_default().to_vec(),
+        ..Fact::default()
     })
 }
 
@@ -233,7 +283,7 @@ fn counter_fact_flat(record: &Object) -> Result<Fact, String> {
         target_true: first_text(record, "ground_truth")?,
         paraphrases: texts(record, "rephrase_prompt")?,
         neighbors: neighbors(texts(record, "locality_prompt")?, texts(record, "locality_ground_truth")?),
-        consequences: Vec::new(),
+        ..Fact::default()
     })
 }
 
@@ -258,6 +308,7 @@ fn know_edit(record: &Object) -> Result<Fact, String> {
         paraphrases: texts(record, "rephrase")?,
         neighbors: neighbors.collect(),
         consequences: consequences.collect(),
+        ..Fact::default()
     })
 }
 
@@ -347,7 +398,7 @@ mod tests {
             target_true: Some("Leeds".into()),
             paraphrases: vec!["The birthplace of Ada Bell is".into()],
             neighbors: vec![neighbor("Ben Cole was born in", "York")],
-            consequences: vec![],
+            ..Fact::default()
         }
     }
 
@@ -386,9 +437,14 @@ mod tests {
             r#"[{"case_id": 0, "requested_rewrite": {"prompt": "{} was born in", "relation_id": "P19",
                 "target_new": {"str": "Oslo", "id": "Q585"}, "target_true": {"str": "Leeds"}, "subject": "Ada Bell"},
                 "paraphrase_prompts": ["The birthplace of Ada Bell is"],
-                "neighborhood_prompts": ["Ben Cole was born in"], "attribute_prompts": ["x"]}]"#,
+                "neighborhood_prompts": ["Ben Cole was born in"], "attribute_prompts": ["x"],
+                "generation_prompts": ["Ada Bell lives in"]}]"#,
             Format::CounterFact,
-            &Fact { neighbors: vec![neighbor("Ben Cole was born in", "Leeds")], ..ada() },
+            &Fact {
+                neighbors: vec![neighbor("Ben Cole was born in", "Leeds")],
+                generation_prompts: vec!["Ada Bell lives in".into()],
+                ..ada()
+            },
         );
         check(
             r#"[{"case_id": 0, "prompt": "Ada Bell was born in", "target_new": "Oslo", "subject": "Ada Bell",
@@ -412,6 +468,23 @@ mod tests {
         check(&serde_json::to_string_pretty(&[ada()]).unwrap(), Format::Rectify, &ada());
         check(&serde_json::to_string(&ada()).unwrap(), Format::Rectify, &ada());
         check(&format!(r#"{{"facts": [{}]}}"#, serde_json::to_string(&ada()).unwrap()), Format::Rectify, &ada());
+    }
+
+    #[test]
+    fn references_are_of_the_new_object_and_the_same_relation() {
+        let record = r#"{"requested_rewrite": {"prompt": "{} was born in", "relation_id": "P19", "subject": "Ada Bell",
+            "target_new": {"str": "Oslo", "id": "Q585"}, "target_true": {"str": "Leeds", "id": "Q39121"}},
+            "paraphrase_prompts": [], "neighborhood_prompts": []}"#;
+        let snippets = r#"[
+            {"relation_id": "P19", "target_id": "Q585", "samples": [{"name": "Ida", "text": "Ida is from Oslo."}]},
+            {"relation_id": "P20", "target_id": "Q585", "samples": [{"name": "Eva", "text": "Eva died in Oslo."}]}]"#;
+        let mut set = EditSet::read("facts.json", record).unwrap();
+        assert!(set.facts(0..1).unwrap()[0].references.is_empty());
+        set.snippets = Some(Snippets::read("snippets.json", snippets).unwrap());
+        assert_eq!(set.facts(0..1).unwrap()[0].references, ["Ida is from Oslo."]);
+        assert_eq!(set.snippets.unwrap().all().count(), 2);
+        let failure = Snippets::read("snippets.json", "[{}]").unwrap_err();
+        assert!(failure.message.contains("snippets.json") && failure.message.contains("relation_id"), "{failure}");
     }
 
     #[test]

@@ -14,7 +14,12 @@ use std::{
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use rectify_core::{Session, metrics, task::Question};
+use rectify_core::{
+    Session,
+    fluency::{self, TfIdf},
+    metrics,
+    task::Question,
+};
 use rectify_protocol::{
     Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over, Progress,
     Regularizer, Row, SweepSpec, WeightChange,
@@ -33,6 +38,8 @@ pub struct Sweep {
     pub facts: Vec<(usize, Fact)>,
     /// The tasks.
     pub tasks: Vec<LoadedTask>,
+    /// How much words say, where there are snippets to tell it by.
+    pub words: Option<TfIdf>,
     /// Where rows go.
     pub folder: PathBuf,
 }
@@ -116,10 +123,11 @@ impl Sweep {
     /// How many rows a cell has in the end, refusals aside.
     fn expected(&self, mode: EditMode) -> usize {
         let tasks: usize = self.tasks.iter().map(|task| task.questions.len()).sum();
+        let of_a_fact = 1 + usize::from(self.spec.texts);
         let of_facts = match mode {
-            EditMode::Single => 2 * self.facts.len(),
+            EditMode::Single => (of_a_fact + 1) * self.facts.len(),
             EditMode::Sequential | EditMode::Batch => {
-                self.spec.edits.iter().map(|edits| edits * self.spec.batch + 1 + tasks).sum()
+                self.spec.edits.iter().map(|edits| edits * self.spec.batch * of_a_fact + 1 + tasks).sum()
             }
         };
         of_facts * self.regularizers.len()
@@ -288,6 +296,12 @@ impl<D: Drive> Work<'_, D> {
             let scores = metrics::scores(&self.before[&item], &after);
             self.add(regularizer, edits, Measured::Fact { item, scores })?;
         }
+        for &(item, fact) in facts {
+            if self.writes(fact) && !self.rows.has(regularizer, edits, &Key::Text(item)) {
+                let measured = self.text(session, item, fact)?;
+                self.add(regularizer, edits, measured)?;
+            }
+        }
         for loaded in &self.sweep.tasks {
             let id = loaded.task.id;
             let missing: Vec<&(usize, Box<dyn Question>)> = loaded
@@ -319,13 +333,29 @@ impl<D: Drive> Work<'_, D> {
         Ok(())
     }
 
+    /// Whether texts of a fact are asked for.
+    fn writes(&self, fact: &Fact) -> bool {
+        self.sweep.spec.texts && !fact.generation_prompts.is_empty()
+    }
+
+    /// Lets the model write, and scores its texts.
+    fn text(&self, session: &Session, item: usize, fact: &Fact) -> Result<Measured, Failure> {
+        let (of, model) = session.loaded().zip(session.model()).expect("a cell runs on a model");
+        let texts = self.drive.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
+        let entropy = texts.iter().map(|text| fluency::n_gram_entropy(text)).sum::<f64>() / texts.len() as f64;
+        let words = self.sweep.words.as_ref().filter(|_| !fact.references.is_empty());
+        let consistency = words.map(|words| words.similarity(&texts.join(" "), &fact.references.join(" ")));
+        Ok(Measured::Text { item, entropy, consistency })
+    }
+
     /// Whether everything is there that is measured after so many edits.
     fn complete(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
         let refused = facts.first().is_some_and(|(item, _)| {
             self.cell.mode != EditMode::Sequential && self.rows.has(regularizer, edits, &Key::Refused(*item))
         });
         let has = |key| self.rows.has(regularizer, edits, &key);
-        let facts = facts.iter().all(|(item, _)| has(Key::Fact(*item)));
+        let facts =
+            facts.iter().all(|(item, fact)| has(Key::Fact(*item)) && (!self.writes(fact) || has(Key::Text(*item))));
         let tasks =
             self.sweep.tasks.iter().all(|loaded| {
                 loaded.questions.iter().all(|(item, _)| has(Key::Task(loaded.task.id.to_owned(), *item)))
@@ -401,6 +431,8 @@ pub enum Key {
     Refused(usize),
     /// A record of a task.
     Task(String, usize),
+    /// A fact's texts.
+    Text(usize),
 }
 
 impl Key {
@@ -409,6 +441,7 @@ impl Key {
             Measured::Fact { item, .. } => Self::Fact(*item),
             Measured::Edit { item, .. } => Self::Edit(*item),
             Measured::Refused { item, .. } => Self::Refused(*item),
+            Measured::Text { item, .. } => Self::Text(*item),
             Measured::Task { task, item, .. } => Self::Task(task.clone(), *item),
         }
     }

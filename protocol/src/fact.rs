@@ -27,6 +27,12 @@ pub struct Fact {
     /// What follows once the fact is true: the edit should carry over to it (portability).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consequences: Vec<Consequence>,
+    /// Prompts to write on from, for scores of the text: fluency and consistency.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generation_prompts: Vec<String>,
+    /// Texts about others of whom the new object is true: what a consistent text has words in common with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
 }
 
 /// A question whose answer an edit should leave alone.
@@ -88,6 +94,7 @@ impl Fact {
             ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
             ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
             ("consequences", self.consequences.iter().map(|consequence| &consequence.prompt).collect()),
+            ("generation_prompts", self.generation_prompts.iter().collect()),
         ] {
             if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
                 return Err(Failure::bad_input(format!("{field}[{i}] is empty")));

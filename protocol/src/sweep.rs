@@ -37,6 +37,12 @@ pub struct SweepSpec {
     /// At most so many records of each task.
     #[serde(default)]
     pub limit: Option<usize>,
+    /// Whether to let the model write, and score its texts: costs as much as all else together.
+    #[serde(default)]
+    pub texts: bool,
+    /// ROME's `attribute_snippets.json`, beside the spec, which a text's consistency is measured with.
+    #[serde(default)]
+    pub snippets: Option<String>,
     /// Each with its `method`, and hyper-parameters by their names where they differ from the model's own settings.
     pub editors: Vec<serde_json::Map<String, serde_json::Value>>,
 }
@@ -63,6 +69,8 @@ impl SweepSpec {
         "tasks",
         "data",
         "limit",
+        "texts",
+        "snippets",
         "editors",
     ];
 
@@ -109,6 +117,9 @@ impl SweepSpec {
         }
         if let Some([from, to]) = self.index.filter(|[from, to]| from >= to) {
             return wrong(format!("index is [{from}, {to}] and holds nothing; the end is not part of it"));
+        }
+        if self.snippets.is_some() && !self.texts {
+            return wrong("snippets are for scoring texts: set texts = true".into());
         }
         if !self.tasks.is_empty() && self.data.is_none() {
             return wrong("tasks are named, but not the folder of their files: data".into());
@@ -193,6 +204,15 @@ pub enum Measured {
         seconds: f64,
         /// Each matrix that differs from the unedited model's.
         weights: Vec<WeightChange>,
+    },
+    /// How the edited model writes on from a fact's generation prompts.
+    Text {
+        /// The fact's number.
+        item: usize,
+        /// ROME's fluency: the entropy of word pairs and triples, in bits, mean over texts.
+        entropy: f64,
+        /// ROME's consistency, of all texts together with the fact's references; absent without any.
+        consistency: Option<f64>,
     },
     /// An edit that could not be made, and why.
     Refused {
@@ -299,6 +319,7 @@ mod tests {
         check_refused("\"single\"", "\"single\"\nindex = [3, 3]", &["holds nothing"]);
         check_refused("\"single\"", "\"batch\"\nedits = [1]\ntasks = [\"all\"]", &["the folder of their files"]);
         check_refused("\"single\"", "\"single\"\nseeds = []", &["seeds is empty"]);
+        check_refused("\"single\"", "\"single\"\nsnippets = \"s.json\"", &["texts = true"]);
         check_refused("[{ method = \"rome\", v_lr = 0.1 }]", "[]", &["editors is empty"]);
     }
 }

@@ -88,6 +88,7 @@ fn probability_scores_compare_the_two_targets_per_token() {
                 Neighbor { prompt: "The river flows to the".into(), target: Some("sea".into()) },
             ],
             consequences: vec![Consequence { prompt: "Darrieux' country is".into(), target: "England".into() }],
+            ..Fact::default()
         };
         let ask = |fact: &Fact| {
             let predictions = pollster::block_on(predict(&loaded.model, &loaded.tokenizer, fact)).expect("predicts");

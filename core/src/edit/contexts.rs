@@ -7,7 +7,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     Result,
-    model::{Cache, LoadedModel, generate::best},
+    model::{Cache, LoadedModel, Model, generate::best},
 };
 
 /// What the sampled texts begin with.
@@ -96,21 +96,36 @@ async fn write(
             let ids = of.tokenizer.encode(seed)?;
             texts.extend(std::iter::repeat_n(ids, per_seed));
         }
-        let mut past = Cache::empty(texts.len(), of.model.shape().layers);
-        let mut new = texts.clone();
-        while texts.iter().any(|text| text.len() < length) {
-            let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
-            let logits = of.model.next_logits(&rows, &mut past).await?;
-            new = logits.iter().map(|logits| vec![draw(logits, &mut rng)]).collect();
-            for (text, new) in texts.iter_mut().zip(&new).filter(|(text, _)| text.len() < length) {
-                text.extend(new);
-            }
+        let mut tell = || {
             done += 1;
             watch(done.min(total), total);
-        }
+        };
+        let texts = write_on(&of.model, texts, length, &mut rng, &mut tell).await?;
         written.extend(texts);
     }
     Ok(written)
+}
+
+/// Goes on with texts until each has so many tokens, all in one batch; each token is drawn from the [`TOP_K`] likeliest.
+pub(crate) async fn write_on(
+    model: &Model,
+    mut texts: Vec<Vec<u32>>,
+    length: usize,
+    rng: &mut ChaCha8Rng,
+    watch: &mut dyn FnMut(),
+) -> Result<Vec<Vec<u32>>> {
+    let mut past = Cache::empty(texts.len(), model.shape().layers);
+    let mut new = texts.clone();
+    while texts.iter().any(|text| text.len() < length) {
+        let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
+        let logits = model.next_logits(&rows, &mut past).await?;
+        new = logits.iter().map(|logits| vec![draw(logits, rng)]).collect();
+        for (text, new) in texts.iter_mut().zip(&new).filter(|(text, _)| text.len() < length) {
+            text.extend(new);
+        }
+        watch();
+    }
+    Ok(texts)
 }
 
 /// One of the [`TOP_K`] likeliest tokens, by their probabilities.

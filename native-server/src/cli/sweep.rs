@@ -7,14 +7,15 @@ use std::{
     time::Instant,
 };
 
+use rectify_core::fluency::TfIdf;
 use rectify_figures::{Study, table::Table};
-use rectify_protocol::{Cell, Failure, Progress, SweepSpec};
+use rectify_protocol::{Cell, Fact, Failure, Progress, SweepSpec};
 
 use super::{Desk, edit::add_moments, settings::Covariance};
 use crate::{
     device::DeviceKind,
     engine::{self, Cancel},
-    facts::EditSet,
+    facts::{EditSet, Snippets},
     io,
     progress::Line,
     sweep::{Drive, Sweep, Watch, beside, read_folder},
@@ -111,9 +112,20 @@ impl<'a> Grid<'a> {
 fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Result<(Sweep, Cell), Failure> {
     let path = beside(grid, &spec.facts);
     let text = io::read_text(&path)?;
-    let set = EditSet::read(&path.display().to_string(), &text)?;
+    let mut set = EditSet::read(&path.display().to_string(), &text)?;
+    let mut words = None;
+    if let Some(name) = &spec.snippets {
+        let path = beside(grid, name);
+        let snippets = Snippets::read(&path.display().to_string(), &io::read_text(&path)?)?;
+        words = Some(TfIdf::of(snippets.all()));
+        set.snippets = Some(snippets);
+    }
     let [from, to] = spec.index.unwrap_or([0, set.len()]);
-    let facts = (from..).zip(set.facts(from..to)?).collect();
+    let facts: Vec<(usize, Fact)> = (from..).zip(set.facts(from..to)?).collect();
+    if spec.texts && facts.iter().all(|(_, fact)| fact.generation_prompts.is_empty()) {
+        let file = path.display();
+        return Err(Failure::bad_input(format!("texts are asked for, and no fact of {file} has generation_prompts")));
+    }
     let loaded = match &spec.data {
         None => Vec::new(),
         Some(folder) => {
@@ -137,7 +149,7 @@ fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Re
         seed: 0,
     };
     let regularizers = spec.regularizers()?;
-    Ok((Sweep { spec, regularizers, facts, tasks: loaded, folder }, template))
+    Ok((Sweep { spec, regularizers, facts, tasks: loaded, words, folder }, template))
 }
 
 struct Driver<'a>(&'a Cancel);
