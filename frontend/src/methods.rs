@@ -222,6 +222,7 @@ const LABELS: &[(&str, &str)] = &[
     ("v_weight_decay", "Weight decay"),
     ("adaptive_threshold", "Share of the best neuron"),
     ("variant", "How the fact is read"),
+    ("neuron", "What a neuron is"),
     ("released", "As in the released code"),
     ("mom2_update_weight", "Weight of other keys"),
     ("emmet_lambda", "Room to miss"),
@@ -285,6 +286,10 @@ fn choices(name: &str, value: &Value) -> Option<Vec<Choice>> {
             ("prompt's: p-ROME", json!("prompt")),
         ],
         "objective" => vec![("FT-L: all at once", json!("prompt_last")), ("FT-M: token by token", json!("target_new"))],
+        "neuron" => vec![
+            ("before the nonlinearity, as released", json!("pre_activation")),
+            ("after it, as in the paper", json!("post_activation")),
+        ],
         "variant" => vec![("as released", json!("released")), ("token by token", json!("strict"))],
         "contexts" => vec![("sampled texts", json!(Contexts::Sampled)), ("bare prompt", bare)],
         _ => return None,
@@ -403,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_form_has_the_settings_of_its_method() {
-        check_fields("kn", &["steps", "batch_size", "adaptive_threshold", "variant"]);
+        check_fields("kn", &["steps", "batch_size", "adaptive_threshold", "variant", "neuron"]);
         check_fields("mend", &["lr_scale", "released"]);
         check_fields("ft", &["layers", "objective", "num_steps", "lr", "norm_constraint"]);
         assert_eq!(fields(&editor("rome")).len(), 10);

@@ -40,8 +40,8 @@ pub use report::{
 pub use run::{EditMode, RunCommand, RunReport, Summary};
 pub use spec::{
     AlphaEditSpec, Contexts, EditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, Guards, KeyChoice,
-    KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, OuterPrompt, Regularizer, RomeSpec, ValueSpec, nearest,
-    unknown,
+    KnNeuron, KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, OuterPrompt, Regularizer, RomeSpec, ValueSpec,
+    nearest, unknown,
 };
 pub use sweep::{Cell, EvalReport, Measured, Row, SweepSpec, TaskReport};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};

@@ -10,7 +10,9 @@ use rectify_core::{
     },
     model::{At, Cache, Capture, LoadedModel, Model, NoTap, Site, Tap},
 };
-use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, Guards, KnSpec, KnVariant, Progress, Regularizer};
+use rectify_protocol::{
+    Command, EditSpec, EditorSpec, Event, Fact, Guards, KnNeuron, KnSpec, KnVariant, Progress, Regularizer,
+};
 use serde_json::Value;
 
 use crate::golden::{self, Golden, MODELS, load, values};
@@ -119,16 +121,16 @@ fn an_edit_is_the_reference_s() {
     }
 }
 
-/// Puts `value` in the place of the last token's pre-activation in one layer, in every row.
+/// Puts `value` in the place of the last token's activation in one layer, in every row.
 struct Replace {
-    layer: usize,
+    site: Site,
     /// `[rows, d_mlp]`
     value: Tensor<2>,
 }
 
 impl Tap for Replace {
     fn tap(&mut self, site: Site, value: Tensor<3>) -> Tensor<3> {
-        if site != (Site { layer: self.layer, at: At::MlpPre }) {
+        if site != self.site {
             return value;
         }
         let [_, pos, _] = value.dims();
@@ -137,21 +139,24 @@ impl Tap for Replace {
     }
 }
 
-/// The pre-activation of the last token in every layer, `[1, d_mlp]` each.
-fn activations(model: &Model, ids: &[u32]) -> Vec<Tensor<2>> {
-    let sites: Vec<Site> = (0..model.shape().layers).map(|layer| Site { layer, at: At::MlpPre }).collect();
+/// What a neuron may be, and where it is.
+const NEURONS: [(KnNeuron, At); 2] = [(KnNeuron::PreActivation, At::MlpPre), (KnNeuron::PostActivation, At::MlpKey)];
+
+/// The activation of the last token in every layer, `[1, d_mlp]` each.
+fn activations(model: &Model, ids: &[u32], at: At) -> Vec<Tensor<2>> {
+    let sites: Vec<Site> = (0..model.shape().layers).map(|layer| Site { layer, at }).collect();
     let mut capture = Capture::new(&sites);
     model.extend(&[ids], &mut Cache::empty(1, sites.len()), &mut capture);
     sites.iter().map(|site| capture.take(*site).narrow(1, ids.len() - 1, 1).flatten(0, 1)).collect()
 }
 
 /// The probability of the question's targets in rows of the whole prompt, `value [rows, d_mlp]` in the place of the
-/// last token's pre-activation.
-fn probability(model: &Model, question: &Question, layer: usize, value: Tensor<2>) -> Tensor<2> {
+/// last token's activation.
+fn probability(model: &Model, question: &Question, site: Site, value: Tensor<2>) -> Tensor<2> {
     let [rows, _] = value.dims();
     let prompts = vec![question.ids.as_slice(); rows];
     let mut past = Cache::empty(rows, model.shape().layers);
-    let (hidden, _) = model.extend(&prompts, &mut past, &mut Replace { layer, value });
+    let (hidden, _) = model.extend(&prompts, &mut past, &mut Replace { site, value });
     let last = hidden.narrow(1, question.ids.len() - 1, 1).flatten(0, 1);
     let p = softmax(model.logits(last), 1);
     let of = |id: &u32| p.clone().narrow(1, *id as usize, 1);
@@ -159,14 +164,14 @@ fn probability(model: &Model, question: &Question, layer: usize, value: Tensor<2
 }
 
 /// The definition: for each layer a pass of its own, from the bottom and over the whole prompt.
-fn one_layer_at_a_time(model: &Model, question: &Question, steps: usize) -> Vec<f32> {
+fn one_layer_at_a_time(model: &Model, question: &Question, steps: usize, at: At) -> Vec<f32> {
     let points: Vec<f32> = (0..steps).map(|s| s as f32 / (steps - 1) as f32).collect();
     let alpha = Tensor::<2>::from_data(TensorData::new(points, [steps, 1]), &Device::flex());
-    let layers = activations(model, &question.ids).into_iter().enumerate();
+    let layers = activations(model, &question.ids, at).into_iter().enumerate();
     layers
         .flat_map(|(layer, activation)| {
             let scaled = (alpha.clone() * activation.clone()).autodiff().require_grad();
-            let gradients = probability(model, question, layer, scaled.clone()).sum().backward();
+            let gradients = probability(model, question, Site { layer, at }, scaled.clone()).sum().backward();
             let gradient = scaled.grad(&gradients).expect("tracked").sum_dim(0);
             values(gradient * activation / (steps * question.targets.len()) as f64)
         })
@@ -175,14 +180,16 @@ fn one_layer_at_a_time(model: &Model, question: &Question, steps: usize) -> Vec<
 
 #[track_caller]
 fn check_sweep(model: &Model, question: &Question) {
-    let expected = one_layer_at_a_time(model, question, 6);
-    let largest = expected.iter().fold(0.0f32, |max, score| max.max(score.abs()));
-    assert!(largest > 0.0);
-    for batch_size in [6, 2] {
-        let spec = KnSpec { steps: 6, batch_size, ..KnSpec::default() };
-        let ours = scores(model, std::slice::from_ref(question), &spec);
-        for (ours, expected) in ours.values.iter().zip(&expected) {
-            assert!((*ours as f32 - expected).abs() <= 2e-5 * largest, "{ours} {expected} of {largest}");
+    for (neuron, at) in NEURONS {
+        let expected = one_layer_at_a_time(model, question, 6, at);
+        let largest = expected.iter().fold(0.0f32, |max, score| max.max(score.abs()));
+        assert!(largest > 0.0);
+        for batch_size in [6, 2] {
+            let spec = KnSpec { steps: 6, batch_size, neuron, ..KnSpec::default() };
+            let ours = scores(model, std::slice::from_ref(question), &spec);
+            for (ours, expected) in ours.values.iter().zip(&expected) {
+                assert!((*ours as f32 - expected).abs() <= 2e-5 * largest, "{ours} {expected} of {largest}");
+            }
         }
     }
 }
@@ -204,13 +211,16 @@ fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
         let ids = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
         let best = pollster::block_on(loaded.model.greedy(std::slice::from_ref(&ids), 1)).expect("fits")[0][0];
         let question = Question { ids, targets: vec![best] };
-        let spec = KnSpec { steps: 400, batch_size: 50, ..KnSpec::default() };
-        let scores = scores(&loaded.model, std::slice::from_ref(&question), &spec);
-        for (layer, activation) in activations(&loaded.model, &question.ids).into_iter().enumerate() {
-            let sum: f64 = scores.values[layer * scores.d_mlp..][..scores.d_mlp].iter().sum();
-            let p = |value: Tensor<2>| f64::from(values(probability(&loaded.model, &question, layer, value))[0]);
-            let (all, none) = (p(activation.clone()), p(activation.zeros_like()));
-            assert!((sum - (all - none)).abs() < 0.01 * all.max(none), "{name} {layer}: {sum}, {all} - {none}");
+        for (neuron, at) in NEURONS {
+            let spec = KnSpec { steps: 400, batch_size: 50, neuron, ..KnSpec::default() };
+            let scores = scores(&loaded.model, std::slice::from_ref(&question), &spec);
+            for (layer, activation) in activations(&loaded.model, &question.ids, at).into_iter().enumerate() {
+                let sum: f64 = scores.values[layer * scores.d_mlp..][..scores.d_mlp].iter().sum();
+                let site = Site { layer, at };
+                let p = |value: Tensor<2>| f64::from(values(probability(&loaded.model, &question, site, value))[0]);
+                let (all, none) = (p(activation.clone()), p(activation.zeros_like()));
+                assert!((sum - (all - none)).abs() < 0.01 * all.max(none), "{name} {layer}: {sum}, {all} - {none}");
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! KN, knowledge neurons, <https://arxiv.org/abs/2104.08696>: find the neurons that answer for a fact, and rewrite what
 //! they say.
 //!
-//! A neuron here is an entry of the last token's pre-activation in some layer, and what it says is its row of the down
-//! projection, the value vector. Begin reading at [`plan`]. Where we differ from the released code, and why, is in
+//! A neuron here is an entry of the last token's activation in some layer, before the nonlinearity as released or after it
+//! as in the paper, and what it says is its row of the down projection, the value vector. Begin reading at [`plan`]. Where we differ from the released code, and why, is in
 //! `docs/papers.md`; every difference of definition is the setting `variant`.
 
 use burn::tensor::{Tensor, TensorData, activation::softmax};
-use rectify_protocol::{ArchitectureKind, Fact, KnSpec, KnVariant, Progress};
+use rectify_protocol::{ArchitectureKind, Fact, KnNeuron, KnSpec, KnVariant, Progress};
 
 use super::{Delta, Input, Plan, WeightDelta};
 use crate::{
@@ -166,7 +166,7 @@ pub struct Scores {
     pub d_mlp: usize,
 }
 
-/// One entry of the pre-activation of a block's MLP.
+/// One entry of the activation of a block's MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neuron {
     /// The block, from zero.
@@ -184,8 +184,7 @@ impl Scores {
     }
 }
 
-/// Integrated gradients of a target token's probability in the last token's pre-activation `a [d_mlp]` of each layer,
-/// mean over the tokens that are asked for:
+/// Integrated gradients of a target token's probability in the last token's activation `a [d_mlp]` of each layer, mean over the tokens that are asked for:
 ///
 /// `score_l = a · 1/m Σ_s ∂P(target)/∂(α_s a)`, with `α_s` from 0 to 1 in `m = steps` points (only 0 for one): the
 /// paper's knowledge attribution as released, which counts both ends.
@@ -206,7 +205,7 @@ pub async fn attribute(
     let mut values = vec![0.0; shape.layers * shape.d_mlp];
     let (mut done, total) = (0, questions.len() * points.chunks(spec.batch_size).len());
     for question in questions {
-        let prompt = Prompt::new(model, &question.ids);
+        let prompt = Prompt::new(model, &question.ids, activation(spec.neuron));
         for points in points.chunks(spec.batch_size) {
             watch(Progress::Planning { done, total });
             let found = read(prompt.sweep(model, points, &question.targets)).await?;
@@ -228,12 +227,21 @@ struct Prompt {
     past: Cache,
     /// Its residual stream before each layer, `[1, 1, d_model]`.
     before: Vec<Tensor<3>>,
-    /// Its pre-activation `a` in each layer, `[1, d_mlp]`.
+    /// Its activation `a` in each layer, `[1, d_mlp]`.
     activations: Vec<Tensor<2>>,
+    /// Where `a` is.
+    at: At,
+}
+
+fn activation(neuron: KnNeuron) -> At {
+    match neuron {
+        KnNeuron::PreActivation => At::MlpPre,
+        KnNeuron::PostActivation => At::MlpKey,
+    }
 }
 
 impl Prompt {
-    fn new(model: &Model, ids: &[u32]) -> Self {
+    fn new(model: &Model, ids: &[u32], at: At) -> Self {
         let layers = model.shape().layers;
         let (last, earlier) = ids.split_last().expect("a prompt has tokens");
         let mut past = Cache::empty(1, layers);
@@ -241,15 +249,15 @@ impl Prompt {
             model.extend(&[earlier], &mut past, &mut NoTap);
         }
         let sites = |at| (0..layers).map(move |layer| Site { layer, at });
-        let all: Vec<Site> = sites(At::MlpPre).chain(sites(At::ResidPost)).collect();
+        let all: Vec<Site> = sites(at).chain(sites(At::ResidPost)).collect();
         let mut capture = Capture::new(&all);
         let frame = Frame::lanes(&past, 1, &model.device());
         let embedded = model.embed(&[*last], &frame);
         model.run(0..layers, embedded.clone(), &frame, &mut past.clone(), &mut capture);
         let after = sites(At::ResidPost).map(|site| capture.take(site)).collect::<Vec<_>>();
         let before = std::iter::once(embedded).chain(after).take(layers).collect();
-        let activations = sites(At::MlpPre).map(|site| capture.take(site).flatten(0, 1)).collect();
-        Self { past, before, activations }
+        let activations = sites(at).map(|site| capture.take(site).flatten(0, 1)).collect();
+        Self { past, before, activations, at }
     }
 
     /// `a · Σ_s ∂P/∂(α_s a)` of every layer for some points `α_s` of the integral, `P` summed over `targets`:
@@ -273,7 +281,7 @@ impl Prompt {
                 Some(lanes) => Tensor::cat(vec![lanes, joining], 1),
             };
             let frame = Frame::lanes(&self.past, n * (layer + 1), &device);
-            let mut replace = ReplaceLast(scaled.clone());
+            let mut replace = ReplaceLast { at: self.at, new: scaled.clone() };
             lanes = Some(model.run(layer..layer + 1, hidden, &frame, &mut self.past.clone(), &mut replace));
             replaced.push(scaled);
         }
@@ -287,16 +295,20 @@ impl Prompt {
     }
 }
 
-/// Replaces the pre-activations of the last lanes: `[points, d_mlp]`.
-struct ReplaceLast(Tensor<2>);
+/// Replaces the activations of the last lanes.
+struct ReplaceLast {
+    at: At,
+    /// `[points, d_mlp]`
+    new: Tensor<2>,
+}
 
 impl Tap for ReplaceLast {
     fn tap(&mut self, site: Site, value: Tensor<3>) -> Tensor<3> {
-        if site.at != At::MlpPre {
+        if site.at != self.at {
             return value;
         }
-        let ([_, all, _], [last, _]) = (value.dims(), self.0.dims());
-        let new = self.0.clone().unsqueeze::<3>();
+        let ([_, all, _], [last, _]) = (value.dims(), self.new.dims());
+        let new = self.new.clone().unsqueeze::<3>();
         if last == all { new } else { Tensor::cat(vec![value.narrow(1, 0, all - last), new], 1) }
     }
 }

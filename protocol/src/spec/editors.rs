@@ -177,6 +177,18 @@ pub struct KnSpec {
     pub adaptive_threshold: f64,
     /// Which tokens neurons are held responsible for, and what is written into them.
     pub variant: KnVariant,
+    /// What a neuron is.
+    pub neuron: KnNeuron,
+}
+
+/// Which value of the MLP is taken for a neuron's activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KnNeuron {
+    /// As released: before the nonlinearity; LLaMA's gate.
+    PreActivation,
+    /// As in the paper: what the down projection reads.
+    PostActivation,
 }
 
 /// How KN reads a fact, and how much it writes.
@@ -194,7 +206,13 @@ pub enum KnVariant {
 
 impl Default for KnSpec {
     fn default() -> Self {
-        Self { steps: 20, batch_size: 20, adaptive_threshold: 0.2, variant: KnVariant::Released }
+        Self {
+            steps: 20,
+            batch_size: 20,
+            adaptive_threshold: 0.2,
+            variant: KnVariant::Released,
+            neuron: KnNeuron::PreActivation,
+        }
     }
 }
 

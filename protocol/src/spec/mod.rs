@@ -8,8 +8,8 @@ mod training;
 mod value;
 
 pub use editors::{
-    AlphaEditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, KeyChoice, KnSpec, KnVariant, MemitSpec,
-    MendSpec, RomeSpec,
+    AlphaEditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, KeyChoice, KnNeuron, KnSpec, KnVariant,
+    MemitSpec, MendSpec, RomeSpec,
 };
 pub use nearest::{nearest, unknown};
 pub use regularizer::Regularizer;
