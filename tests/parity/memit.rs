@@ -8,7 +8,7 @@ use rectify_core::{
         keys::Walk,
         memit::{Weights, closed_form},
         plan,
-        value::{FactRows, targets_of_states},
+        value::{FactRows, Prepared, targets_of_states},
     },
     model::{LoadedModel, Matrix, WeightSite},
 };
@@ -66,7 +66,13 @@ fn values_found_in_one_batch_are_those_found_one_by_one() {
         let (z, trace) =
             pollster::block_on(targets_of_states(&loaded.model, &rows, last, &spec, &mut |_| {})).expect("values");
         golden.check("memit.Z", &columns(z), TOLERANCE);
+        let prepared = Prepared::new(&loaded.model, &rows, last).expect("prepares");
+        let found = async { prepared.optimize(&loaded.model, &prepared.states, &spec, &mut |_| {}).await };
+        let (shifts, _) = pollster::block_on(found).expect("values");
         for fact in 0..rows.len() {
+            let of = |rows: &Tensor<2>| values(rows.clone().narrow(0, fact, 1));
+            golden.check(&format!("memit.r{fact}.t0"), &of(&prepared.states), TOLERANCE);
+            golden.check(&format!("memit.r{fact}.delta"), &of(&shifts), TOLERANCE);
             let own: Vec<_> = trace.iter().filter(|step| step.fact == fact).copied().collect();
             check_trace(&golden, &format!("memit.r{fact}.trace"), &own);
         }

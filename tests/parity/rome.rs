@@ -85,6 +85,10 @@ fn keys_and_values_are_the_reference_s() {
             golden.check(&format!("rome.r{i}.k_p"), &values(prepared.keys.clone().narrow(0, 0, 1)), KEYS);
             golden.check(&format!("rome.r{i}.y_p"), &values(prepared.outputs.clone().narrow(0, 0, 1)), KEYS);
             golden.check(&format!("rome.r{i}.t0"), &values(prepared.values()), KEYS);
+            let spec = value_spec(&golden.json["rome"]);
+            let found = async { prepared.optimize(&loaded.model, &prepared.values(), &spec, &mut |_| {}).await };
+            let (shift, _) = pollster::block_on(found).expect("a value");
+            golden.check(&format!("rome.r{i}.delta"), &values(shift), VALUES);
         }
     }
 }
