@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use rectify_core::{
     Result, Session,
     edit::{Input, Plan, plan},
@@ -10,7 +9,7 @@ use rectify_protocol::{
     Command, EditSpec, EditorSpec, Event, Fact, FtObjective, FtSpec, Guards, Progress, Regularizer, Step,
 };
 
-use crate::golden::{self, MODELS, load, values};
+use crate::golden::{self, MODELS, device, load, values};
 
 const OBJECTIVES: [FtObjective; 2] = [FtObjective::PromptLast, FtObjective::TargetNew];
 
@@ -59,7 +58,7 @@ fn largest(plan: &Plan) -> Vec<f32> {
 #[golden::test]
 fn the_loss_falls_and_no_entry_leaves_the_constraint() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         for objective in OBJECTIVES {
             let spec = FtSpec { layers: Some(vec![1, 3]), ..spec(objective) };
             let planned = planned(&loaded, &facts(), &spec).expect("trains");
@@ -78,7 +77,7 @@ fn the_loss_falls_and_no_entry_leaves_the_constraint() {
 #[golden::test]
 fn the_first_step_moves_entries_by_the_learning_rate() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         for objective in OBJECTIVES {
             let spec = FtSpec { num_steps: 1, norm_constraint: None, ..spec(objective) };
             let planned = planned(&loaded, &facts()[..1], &spec).expect("trains");
@@ -90,7 +89,7 @@ fn the_first_step_moves_entries_by_the_learning_rate() {
 #[golden::test]
 fn a_fact_in_a_batch_has_the_loss_it_has_alone() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         for objective in OBJECTIVES {
             let spec = FtSpec { num_steps: 1, ..spec(objective) };
             let together = planned(&loaded, &facts(), &spec).expect("trains");
@@ -116,7 +115,7 @@ fn nll(loaded: &LoadedModel, model: &Model, fact: &Fact) -> f64 {
 #[golden::test]
 fn what_is_trained_on_is_the_likelihood_of_the_target() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let planned = planned(&loaded, &facts(), &spec(FtObjective::TargetNew)).expect("trains");
         let edited = loaded.model.apply(&planned.deltas).expect("fits");
         for (i, fact) in facts().iter().enumerate() {
@@ -131,7 +130,7 @@ fn what_is_trained_on_is_the_likelihood_of_the_target() {
 #[golden::test]
 fn training_ends_once_the_targets_are_known() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let spec = FtSpec { num_steps: 60, lr: 5e-3, norm_constraint: None, ..spec(FtObjective::TargetNew) };
         let first = planned(&loaded, &facts()[..1], &spec).expect("trains");
         let last = first.trace[first.trace.len() - 1];
@@ -146,7 +145,7 @@ fn training_ends_once_the_targets_are_known() {
 
 #[golden::test]
 fn what_cannot_be_trained_on_is_said() {
-    let loaded = load("gpt2-tiny", &Device::flex());
+    let loaded = load("gpt2-tiny");
     let refused =
         |fact: Fact| planned(&loaded, &[fact], &spec(FtObjective::TargetNew)).err().expect("refused").to_string();
     let fact = || facts().remove(0);
@@ -159,8 +158,8 @@ fn what_cannot_be_trained_on_is_said() {
 #[golden::test]
 fn a_session_trains_several_facts_at_once() {
     for name in MODELS {
-        let mut session = Session::new(Device::flex(), "flex", || 0.0);
-        session.open(load(name, &Device::flex()));
+        let mut session = Session::new(device(), "flex", || 0.0);
+        session.open(load(name));
         let spec = FtSpec { layers: None, lr: 2e-3, norm_constraint: None, ..spec(FtObjective::TargetNew) };
         let spec = EditSpec { guards: Guards::NONE, ..EditSpec::new(EditorSpec::Ft(spec)) };
         let mut evaluations = 0;

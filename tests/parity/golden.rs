@@ -54,7 +54,7 @@ impl Golden {
     }
 
     pub fn model(&self) -> LoadedModel {
-        load(self.name, &Device::flex())
+        load(self.name)
     }
 
     fn view(&self, array: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
@@ -98,7 +98,7 @@ impl Golden {
     pub fn matrix(&self, array: &str) -> Tensor<2> {
         let [rows, columns] = self.shape(array)[..] else { panic!("{array:?} is a matrix") };
         let values: Vec<f32> = self.f64s(array).into_iter().map(|value| value as f32).collect();
-        Tensor::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &device())
     }
 
     /// The largest difference from a golden array, relative to its largest entry, is within `tolerance`.
@@ -177,8 +177,22 @@ pub fn check_trace(golden: &Golden, array: &str, trace: &[Step]) {
     }
 }
 
-pub fn load(name: &str, device: &Device) -> LoadedModel {
-    let mut loader = Loader::new(file(name, "config.json"), file(name, "tokenizer.json"), device).expect("reads");
+/// Where tests compute: flex, or what `RECTIFY_DEVICE` names and this was built with.
+pub fn device() -> Device {
+    match std::env::var("RECTIFY_DEVICE").as_deref() {
+        Err(_) | Ok("flex") => Device::flex(),
+        #[cfg(feature = "vulkan")]
+        Ok("vulkan") => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "cuda")]
+        Ok("cuda") => Device::cuda(0),
+        Ok(other) => {
+            panic!("RECTIFY_DEVICE is {other:?}, and this was not built with `--features rectify-parity/{other}`")
+        }
+    }
+}
+
+pub fn load(name: &str) -> LoadedModel {
+    let mut loader = Loader::new(file(name, "config.json"), file(name, "tokenizer.json"), &device()).expect("reads");
     loader.add_shard("model.safetensors", file(name, "model.safetensors")).expect("reads");
     loader.finish(name).expect("complete")
 }

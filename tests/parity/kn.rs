@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Tensor, TensorData, activation::softmax};
 use rectify_core::{
     Result, Session,
     edit::{
@@ -15,7 +15,7 @@ use rectify_protocol::{
 };
 use serde_json::Value;
 
-use crate::golden::{self, Golden, MODELS, load, values};
+use crate::golden::{self, Golden, MODELS, device, load, values};
 
 /// Recommended for scores, and for what is written; the logits' own rounding comes on top.
 const SCORES: f64 = 5e-5;
@@ -166,7 +166,7 @@ fn probability(model: &Model, question: &Question, site: Site, value: Tensor<2>)
 /// The definition: for each layer a pass of its own, from the bottom and over the whole prompt.
 fn one_layer_at_a_time(model: &Model, question: &Question, steps: usize, at: At) -> Vec<f32> {
     let points: Vec<f32> = (0..steps).map(|s| s as f32 / (steps - 1) as f32).collect();
-    let alpha = Tensor::<2>::from_data(TensorData::new(points, [steps, 1]), &Device::flex());
+    let alpha = Tensor::<2>::from_data(TensorData::new(points, [steps, 1]), &device());
     let layers = activations(model, &question.ids, at).into_iter().enumerate();
     layers
         .flat_map(|(layer, activation)| {
@@ -197,7 +197,7 @@ fn check_sweep(model: &Model, question: &Question) {
 #[golden::test]
 fn one_sweep_for_all_layers_is_a_pass_for_each() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let ids = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
         check_sweep(&loaded.model, &Question { ids: ids.clone(), targets: vec![38, 773, 38] });
         check_sweep(&loaded.model, &Question { ids: ids[..1].to_vec(), targets: vec![5] });
@@ -207,7 +207,7 @@ fn one_sweep_for_all_layers_is_a_pass_for_each() {
 #[golden::test]
 fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let ids = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
         let best = pollster::block_on(loaded.model.greedy(std::slice::from_ref(&ids), 1)).expect("fits")[0][0];
         let question = Question { ids, targets: vec![best] };
@@ -228,7 +228,7 @@ fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
 #[golden::test]
 fn strictly_read_every_true_token_follows_the_ones_before() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let reading = reading(&loaded, &fact(), KnVariant::Strict).expect("reads");
         let prompt = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
         let gold = loaded.tokenizer.encode_target("French").expect("encodes");
@@ -246,7 +246,7 @@ fn strictly_read_every_true_token_follows_the_ones_before() {
 #[track_caller]
 fn check_refused(fact: &Fact, part: &str) {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let message = planned(&loaded, fact, &KnSpec::default()).err().expect("refused").to_string();
         assert!(message.contains(part), "{name}: {message}");
     }
@@ -267,8 +267,8 @@ fn what_cannot_be_rewritten_is_said() {
 #[golden::test]
 fn a_session_rewrites_neurons_tells_how_far_it_is_and_takes_it_back() {
     for name in MODELS {
-        let mut session = Session::new(Device::flex(), "flex", || 0.0);
-        session.open(load(name, &Device::flex()));
+        let mut session = Session::new(device(), "flex", || 0.0);
+        session.open(load(name));
         let kn = KnSpec { steps: 20, batch_size: 5, ..KnSpec::default() };
         let spec = EditSpec { guards: Guards::NONE, ..EditSpec::new(EditorSpec::Kn(kn)) };
         let mut told = Vec::new();

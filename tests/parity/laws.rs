@@ -1,6 +1,6 @@
 //! What must hold whatever the numbers are.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use std::sync::Arc;
 
 use rectify_core::{
@@ -19,7 +19,7 @@ use rectify_protocol::{
     Over, Progress, Regularizer, RomeSpec, ValueSpec,
 };
 
-use crate::golden::{self, Golden, MODELS, load, values};
+use crate::golden::{self, Golden, MODELS, device, load, values};
 
 fn fact() -> Fact {
     Fact {
@@ -44,8 +44,8 @@ fn spec(regularizer: Regularizer) -> EditSpec {
 }
 
 fn session(name: &str) -> Session {
-    let mut session = Session::new(Device::flex(), "flex", || 0.0);
-    session.open(load(name, &Device::flex()));
+    let mut session = Session::new(device(), "flex", || 0.0);
+    session.open(load(name));
     session
 }
 
@@ -59,7 +59,7 @@ fn ask(session: &mut Session) -> Event {
 
 #[golden::test]
 fn an_edited_weight_answers_the_value_for_its_key() {
-    let device = Device::flex();
+    let device = device();
     let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let (weight, key, whitened, missing) = (random([12, 12]), random([1, 12]), random([1, 12]), random([1, 12]));
     let delta = rank_one(whitened, key.clone(), missing.clone());
@@ -72,7 +72,7 @@ fn an_edited_weight_answers_the_value_for_its_key() {
 #[golden::test]
 fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
     for name in MODELS {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let templates = ["{}".to_owned(), "It is said. {}".to_owned()];
         let rows =
             FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &templates, FactToken::SubjectLast).unwrap();
@@ -90,7 +90,7 @@ fn the_first_step_has_no_divergence_and_every_shift_stays_in_its_ball() {
 
 #[golden::test]
 fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
-    let loaded = load("gpt2-tiny", &Device::flex());
+    let loaded = load("gpt2-tiny");
     let rows =
         FactRows::new(&loaded.tokenizer, &loaded.model, &fact(), &["{}".into()], FactToken::SubjectLast).unwrap();
     let prepared = Prepared::new(&loaded.model, &[rows], 1).unwrap();
@@ -111,7 +111,7 @@ fn the_first_update_moves_every_coordinate_by_the_learning_rate() {
 #[golden::test]
 fn a_model_is_a_value() {
     for name in MODELS {
-        let model = load(name, &Device::flex()).model;
+        let model = load(name).model;
         let site = WeightSite { layer: 2, matrix: Matrix::MlpDown };
         let before = values(model.weight(site));
         let delta = Delta::Dense(model.weight(site).ones_like());

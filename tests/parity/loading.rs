@@ -1,18 +1,17 @@
 //! Files that are not what they should be: each is refused, and the message says what and where.
 
-use burn::tensor::Device;
 use rectify_core::{
     edit::moments::{Corpus, Moment},
     model::{LoadedModel, Loader},
 };
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
-use crate::golden::{self, Golden, file};
+use crate::golden::{self, Golden, device, file};
 
 const MODEL: &str = "gpt2-tiny";
 
 fn loader(config: &str) -> rectify_core::Result<Loader> {
-    Loader::new(config.as_bytes(), file(MODEL, "tokenizer.json"), &Device::flex())
+    Loader::new(config.as_bytes(), file(MODEL, "tokenizer.json"), &device())
 }
 
 fn config() -> String {

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use rectify_core::{
     Session,
     edit::{
@@ -21,7 +21,7 @@ use rectify_protocol::{
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use serde_json::Value;
 
-use crate::golden::{self, Golden, MODELS, fact, load, requests, strings, values};
+use crate::golden::{self, Golden, MODELS, device, fact, load, requests, strings, values};
 
 /// Recommended for what is read, gradients, what they become and statistics; for updates and the outer step's
 /// gradients; for logits.
@@ -180,7 +180,7 @@ fn an_edit_as_released_is_the_reference_s() {
         let tokens = setting.tokens(&network, &setting.requested());
         let blank = network.blank_statistics();
         let (normal, statistics) =
-            learn_and_normalize(blank, network.parameters(), &tokens, &Device::flex()).expect("two tokens");
+            learn_and_normalize(blank, network.parameters(), &tokens, &device()).expect("two tokens");
         setting.check_transformed("A", &network, &normal);
         setting.check_statistics("A", &network, &statistics);
 
@@ -205,7 +205,7 @@ fn statistics_are_the_reference_s() {
             let request = known.iter().find(|request| request["source"] == *source).expect("a known request");
             let fact = fact(request);
             let tokens = setting.tokens(&network, &setting.text(&fact.prompt, &fact.target_new));
-            let learnt = learn_and_normalize(statistics, network.parameters(), &tokens, &Device::flex());
+            let learnt = learn_and_normalize(statistics, network.parameters(), &tokens, &device());
             (_, statistics) = learnt.expect("two tokens");
         }
         setting.check_statistics("warm", &network, &statistics);
@@ -217,7 +217,7 @@ fn an_edit_with_learnt_statistics_is_the_reference_s() {
     for setting in settings() {
         let (golden, loaded, network) = (&setting.golden, &setting.loaded, setting.network());
         let tokens = setting.tokens(&network, &setting.requested());
-        let normal = normalize(&network.statistics, network.parameters(), &tokens, &Device::flex()).expect("learnt");
+        let normal = normalize(&network.statistics, network.parameters(), &tokens, &device()).expect("learnt");
         setting.check_transformed("B", &network, &normal);
 
         let order = network.order_of_list();
@@ -300,7 +300,7 @@ struct Small {
 
 impl Small {
     fn new(name: &str, change: impl FnOnce(&mut MendTraining)) -> Self {
-        let loaded = load(name, &Device::flex());
+        let loaded = load(name);
         let examples = [darrieux(), stieltjes()];
         let examples = examples.iter().map(|fact| Example::new(&loaded, fact, OuterPrompt::Rephrase).expect("valid"));
         let examples = examples.collect();
@@ -342,8 +342,7 @@ fn a_new_hypernetwork_passes_gradients_on_and_can_learn() {
         let tokens = Tokens::of(model, &sites, std::slice::from_ref(edit));
         let tokens = pollster::block_on(tokens).expect("reads");
         let blank = network.blank_statistics();
-        let (normal, _) =
-            learn_and_normalize(blank, network.parameters(), &tokens, &Device::flex()).expect("two tokens");
+        let (normal, _) = learn_and_normalize(blank, network.parameters(), &tokens, &device()).expect("two tokens");
         for (parameter, normal) in network.parameters().iter().zip(normal) {
             let normal = normal.expect("tokens");
             let (x, d) = network.learnt.nets[parameter.net].transform(&normal, parameter.mode);
@@ -385,7 +384,7 @@ fn a_reloaded_hypernetwork_makes_the_same_edit() {
         assert_eq!((numbers(&again), &again.statistics), (numbers(network), &network.statistics), "{name}");
         assert_eq!((&again.origin, again.parameters()), (&network.origin, network.parameters()));
 
-        let mut session = Session::new(Device::flex(), "flex", || 0.0);
+        let mut session = Session::new(device(), "flex", || 0.0);
         session.open(small.loaded.clone());
         session.add_hypernetwork("mend.safetensors", &bytes).expect("reads");
         let spec = EditSpec::new(EditorSpec::Mend(MendSpec::default()));
@@ -467,8 +466,8 @@ fn a_file_that_is_no_hypernetwork_of_this_model_is_named() {
 
 #[golden::test]
 fn an_edit_without_a_hypernetwork_says_how_to_get_one() {
-    let mut session = Session::new(Device::flex(), "flex", || 0.0);
-    session.open(load("gpt2-tiny", &Device::flex()));
+    let mut session = Session::new(device(), "flex", || 0.0);
+    session.open(load("gpt2-tiny"));
     let spec = EditSpec::new(EditorSpec::Mend(MendSpec::default()));
     let command = Command::Edit { facts: vec![darrieux()], spec };
     let error = pollster::block_on(session.handle(command, &mut |_| {})).unwrap_err();

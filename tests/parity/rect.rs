@@ -1,17 +1,17 @@
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rectify_core::{
     edit::{Delta, low_rank, n_kept, pca, prune, random, rect},
     model::{Matrix, WeightSite},
 };
 
-use crate::golden::{self, Golden, MODELS, values};
+use crate::golden::{self, Golden, MODELS, device, values};
 
 fn kept(delta: Tensor<2>, weight: Tensor<2>, keep: f64) -> Vec<f32> {
     values(pollster::block_on(rect(delta, weight, keep)).expect("a share"))
 }
 
 fn row(numbers: &[f32]) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(numbers.to_vec(), [1, numbers.len()]), &Device::flex())
+    Tensor::from_data(TensorData::new(numbers.to_vec(), [1, numbers.len()]), &device())
 }
 
 #[golden::test]
@@ -57,7 +57,7 @@ fn keeping_all_is_the_identity_and_masks_are_nested() {
 /// in binary.
 #[golden::test]
 fn the_paper_s_example_keeps_the_four_it_names() {
-    let matrix = |rows: [[f32; 4]; 4]| Tensor::from_data(TensorData::new(rows.concat(), [4, 4]), &Device::flex());
+    let matrix = |rows: [[f32; 4]; 4]| Tensor::from_data(TensorData::new(rows.concat(), [4, 4]), &device());
     let weight = matrix([[2., 6., 5., 8.], [3., 4., 1., 9.], [8., 5., 6., 1.], [6., 4., 3., 2.]]);
     let delta =
         matrix([[0.02, 0.6, 0.05, 0.08], [0.03, 0.04, 0.1, 0.09], [0.8, 0.05, 0.06, 0.01], [0.06, 0.04, 0.03, 0.2]]);

@@ -26,6 +26,17 @@ const NATIVE: &[&str] = &[
 /// The one package more that only a browser runs.
 const WORKER: &str = "rectify-worker";
 
+/// What runs only where it is told of something that nobody else has.
+const SKIPPED: &[(&str, &str)] = &[
+    ("RECTIFY_REAL_MODEL", "SmolLM2-135M's capital, perplexity and answers to real tasks: a folder with the model"),
+    ("RECTIFY_REAL_TEXT", "its perplexity: WikiText-2's validation text"),
+    ("RECTIFY_REAL_DATA", "its answers beside transformers': a folder with the tasks' files"),
+    (
+        "RECTIFY_DEVICE",
+        "golden's numbers on a graphics card: vulkan or cuda, with cargo test -p rectify-parity --features",
+    ),
+];
+
 /// `cargo xtask ci`. Everything runs, so that one failure does not hide another.
 pub fn ci(args: &mut Args) -> Result<()> {
     args.done()?;
@@ -80,6 +91,9 @@ fn all_tests() -> Result<()> {
             tally.step("browser tests", |tally| in_browser(&web, tally));
         }
         Err(error) => tally.step("browser tests", |_| Err(error)),
+    }
+    for (variable, what) in SKIPPED.iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
+        say(format!("SKIPPED, for {variable} is not set: {what}"));
     }
     for step in &tally.broken {
         say(format!("FAILED: {step}"));
