@@ -456,3 +456,28 @@ pub fn name(cell: &Cell) -> String {
 pub fn beside(spec: &Path, name: &str) -> PathBuf {
     spec.parent().unwrap_or_else(|| Path::new("")).join(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use rectify_protocol::ArchitectureKind;
+
+    use super::*;
+
+    #[test]
+    fn every_bundled_grid_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/sweeps");
+        let presets: Vec<EditorSpec> = EditorSpec::METHODS
+            .iter()
+            .map(|method| EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap())
+            .collect();
+        let mut grids = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let spec = SweepSpec::from_toml(&path.display().to_string(), &text).unwrap();
+            spec.editors.iter().for_each(|settings| drop(editor(settings, &presets).unwrap()));
+            grids += 1;
+        }
+        assert!(grids > 30, "{grids} grids");
+    }
+}
