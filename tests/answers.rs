@@ -21,8 +21,9 @@ struct Golden {
 
 #[derive(Deserialize)]
 struct Expected {
+    /// SHA-256 of the prompt.
     prompt: String,
-    /// Absent where prompt and answer do not fit the context.
+    /// SHA-256 of the answer; absent where prompt and answer do not fit the context.
     answer: Option<String>,
     /// The smallest distance between the two largest logits on the way.
     gap: Option<f64>,

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     Result,
@@ -18,19 +19,22 @@ use crate::{
 const LENGTH: usize = 100;
 
 /// How `model`, which is `of`'s or an edited one, goes on from each prompt: drawn from the five likeliest tokens at each
-/// step, until prompt and text have 100 tokens or fill the context.
+/// step, until prompt and text have 100 tokens or fill the context. Normalised by NFKD, as in the released code.
 ///
 /// # Errors
 ///
 /// When a prompt has no tokens or does not fit.
 pub async fn texts(of: &LoadedModel, model: &Model, prompts: &[String], seed: u64) -> Result<Vec<String>> {
     let rows = prompts.iter().map(|prompt| of.tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
-    let length = model.shape().context.min(LENGTH);
     for row in &rows {
         model.check_length(row.len(), "the prompt")?;
     }
+    let lengths = rows.iter().map(Vec::len);
+    // All go on until the shortest is complete, so that the longest gets as much ahead of it as it is longer.
+    let ahead = lengths.clone().max().unwrap_or(0) - lengths.min().unwrap_or(0);
+    let length = (model.shape().context - ahead).min(LENGTH);
     let rows = write_on(model, rows, length, &mut ChaCha8Rng::seed_from_u64(seed), &mut || {}).await?;
-    rows.iter().map(|ids| of.tokenizer.decode(ids)).collect()
+    rows.iter().map(|ids| Ok(of.tokenizer.decode(ids)?.nfkd().collect())).collect()
 }
 
 /// The mean of ⅔ of the entropy of a text's word pairs and 4⁄3 of that of its triples, in bits.

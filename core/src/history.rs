@@ -7,7 +7,7 @@ use rectify_protocol::{Over, Regularizer};
 
 use crate::{
     Error, Result,
-    edit::{Delta, LayerKeys, WeightDelta, regularize},
+    edit::{Delta, LayerKeys, WeightDelta, regularize, seed_of_matrix},
     model::{Model, WeightSite},
 };
 
@@ -116,7 +116,8 @@ impl History {
         match over {
             Over::Each => {
                 let mut model = self.base.clone();
-                for edit in &self.edits {
+                for (n, edit) in self.edits.iter().enumerate() {
+                    let seed = seed_of_edit(seed, self.settled + n);
                     model = apply(&model, &edit.planned, regularizer, seed).await?.0;
                     again.edits.push_back(Edit { after: model.clone(), ..edit.clone() });
                 }
@@ -157,6 +158,12 @@ impl History {
     }
 }
 
+/// The seed that an edit draws by: its own for each of a sequence, or all would keep the same entries. The first edit's
+/// is the one that was asked for.
+pub(crate) fn seed_of_edit(seed: u64, edits_before: usize) -> u64 {
+    seed ^ (edits_before as u64) << 32
+}
+
 /// `model` with `planned` changes as the regularizer leaves them, and how many entries of each it let through.
 pub(crate) async fn apply(
     model: &Model,
@@ -165,7 +172,8 @@ pub(crate) async fn apply(
     seed: u64,
 ) -> Result<(Model, Vec<(WeightDelta, usize)>)> {
     let mut kept = Vec::with_capacity(planned.len());
-    for WeightDelta { site, delta } in planned {
+    for (i, WeightDelta { site, delta }) in planned.iter().enumerate() {
+        let seed = seed_of_matrix(seed, i);
         let (delta, n) = regularize(delta.clone(), &model.weight(*site), regularizer, seed).await?;
         kept.push((WeightDelta { site: *site, delta }, n));
     }

@@ -72,7 +72,7 @@ pub async fn predict(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Resul
         let at = row(&neighbor.prompt, neighbor.target.as_deref().unwrap_or("the"))?;
         neighbors.push(at);
         if neighbor.target.is_some() && neighbor.target == fact.target_true {
-            rivals.push((row(&neighbor.prompt, &fact.target_new)?, Some(at)));
+            rivals.push((at, row(&neighbor.prompt, &fact.target_new)?));
         }
     }
     let consequences = fact.consequences.iter().map(|consequence| row(&consequence.prompt, &consequence.target));
@@ -85,18 +85,18 @@ pub async fn predict(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Resul
     let scores = model.score(&rows).await?;
     let probability = |row: usize| scores[row].iter().map(|score| score.log_p).sum::<f64>().exp();
     let accuracy = |row: usize| token_accuracy(&rows[row], &scores[row]);
-    // How often the new target is likelier, and by how much in the mean; absent where nothing is compared.
-    let contrast = |pairs: &[(usize, Option<usize>)]| {
-        let gaps: Vec<f64> = pairs
-            .iter()
-            .filter_map(|(new, old)| Some(per_token(&scores[*new]) - per_token(&scores[(*old)?])))
-            .collect();
-        let wins = gaps.iter().filter(|gap| **gap > 0.0).count();
-        mean(&gaps).map(|gap| (wins as f64 / gaps.len() as f64, gap))
+    // How often the first is likelier than the second, and by how much in the mean; absent where nothing is compared.
+    let contrast = |pairs: &[(usize, usize)]| {
+        let compared = pairs.iter().map(|(a, b)| (per_token(&scores[*a]), per_token(&scores[*b])));
+        let (wins, gaps): (Vec<f64>, Vec<f64>) =
+            compared.map(|(a, b)| (f64::from(u8::from(a > b)), a.exp() - b.exp())).unzip();
+        mean(&wins).zip(mean(&gaps))
     };
-    let (ps, pm) = contrast(&paraphrases).unzip();
-    let (ns, nm) = contrast(&rivals).map(|(share, gap)| (1.0 - share, -gap)).unzip();
-    let probability_scores = contrast(&[asked]).map(|(es, em)| ProbabilityScores { es, em, ps, pm, ns, nm });
+    let known = |(new, old): &(usize, Option<usize>)| Some((*new, (*old)?));
+    let (ps, pm) = contrast(&paraphrases.iter().filter_map(known).collect::<Vec<_>>()).unzip();
+    let (ns, nm) = contrast(&rivals).unzip();
+    let asked_both: Vec<_> = known(&asked).into_iter().collect();
+    let probability_scores = contrast(&asked_both).map(|(es, em)| ProbabilityScores { es, em, ps, pm, ns, nm });
     Ok(Predictions {
         p_new: probability(asked.0),
         p_true: asked.1.map(probability),
@@ -202,9 +202,9 @@ impl Answers {
     }
 }
 
-/// The geometric mean of the tokens' probabilities.
+/// The mean of the tokens' log-probabilities.
 fn per_token(scores: &[TokenScore]) -> f64 {
-    (scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64).exp()
+    scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64
 }
 
 fn token_accuracy(row: &Scored, scores: &[TokenScore]) -> f64 {

@@ -176,6 +176,7 @@ impl Session {
 
         let started = clock();
         let history_keys = opened.history.keys();
+        let seed = history::seed_of_edit(spec.seed, opened.history.len());
         let mut input = Input {
             model: opened.history.now(),
             tokenizer: &opened.loaded.tokenizer,
@@ -183,12 +184,12 @@ impl Session {
             moments: &opened.moments,
             history: &history_keys,
             hypernetwork: opened.hypernetwork.as_deref(),
-            regularizer: (spec.regularizer, spec.seed),
+            regularizer: (spec.regularizer, seed),
         };
         let plan = edit::plan(&input, facts, &spec.editor, watch).await?;
         watch(Progress::Applying);
         let regularizer = if plan.regularized { Regularizer::None } else { spec.regularizer };
-        let (after, kept) = history::apply(input.model, &plan.deltas, regularizer, spec.seed).await?;
+        let (after, kept) = history::apply(input.model, &plan.deltas, regularizer, seed).await?;
         let mut weights = Vec::with_capacity(kept.len());
         for (WeightDelta { site, delta }, n) in &kept {
             let weight = input.model.weight(*site);

@@ -40,7 +40,7 @@ pub fn figure(figure: &Figure) -> String {
         for (area, panel) in panels.split_evenly((rows as usize, columns as usize)).iter().zip(&figure.panels) {
             draw(area, panel)?;
         }
-        draw_legend(&legend, &figure.panels[0].curves)
+        draw_legend(&legend, figure)
     })
 }
 
@@ -137,14 +137,14 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Drawn {
     Ok(())
 }
 
-fn draw_legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+fn draw_legend(area: &Area<'_>, figure: &Figure) -> Drawn {
     let mut x = 14;
-    for curve in curves {
+    for curve in figure.panels.first().map(|panel| panel.curves.as_slice()).unwrap_or_default() {
         area.draw(&Rectangle::new([(x, 8), (x + 11, 19)], colour(curve).filled()))?;
         area.draw(&Text::new(curve.name.clone(), (x + 16, 7), text(LETTERS)))?;
         x += 34 + area.estimate_text_size(&curve.name, &text(LETTERS))?.0 as i32;
     }
-    if curves.iter().any(|curve| !curve.paper.is_empty()) {
+    if figure.has_paper() {
         area.draw(&Text::new("grey: the paper's", (x, 7), text(LETTERS)))?;
     }
     Ok(())

@@ -55,8 +55,10 @@ pub struct Curve {
 
 /// Colours that are told apart on light and dark ground.
 const COLOURS: [&str; 8] = ["#c0392b", "#2e86c1", "#28a06a", "#d68910", "#8e5bb5", "#16a0a0", "#c2528b", "#8a8a2c"];
+/// Of what is not edited.
+const UNEDITED: &str = "#9aa5b1";
 /// From little to much.
-const RAMP: [&str; 6] = ["#9aa5b1", "#f0b27a", "#e59866", "#dc7633", "#c0562b", "#922b21"];
+const RAMP: [&str; 7] = ["#f5c99b", "#f0b27a", "#e59866", "#dc7633", "#c0562b", "#922b21", "#641e16"];
 
 /// A study as the paper would draw it.
 pub fn figures(study: &Study) -> Vec<Figure> {
@@ -68,6 +70,12 @@ pub fn figures(study: &Study) -> Vec<Figure> {
         }
         EditMode::Sequential => vec![accumulating(study), edits_so_far(study)],
     };
+    // Editors of one method, told apart by their settings, have a file each.
+    for i in 1..figures.len() {
+        if figures[..i].iter().any(|figure| figure.file == figures[i].file) {
+            figures[i].file += &format!("-{}", i + 1);
+        }
+    }
     figures.iter_mut().for_each(|figure| figure.panels.retain(Panel::shows_something));
     figures.retain(|figure| !figure.panels.is_empty());
     figures
@@ -118,7 +126,11 @@ fn batch(study: &Study) -> Figure {
                 let paper = |task: &str| reference(study, "4", editor, (*facts, usize::from(*facts > 0)), *kept, task);
                 Curve {
                     name: if *facts == 0 { "not edited".into() } else { format!("{facts} at once") },
-                    colour: RAMP[i.min(RAMP.len() - 1)],
+                    // Of the edited ones the last is always the darkest.
+                    colour: match sizes.len() - i {
+                        _ if *facts == 0 => UNEDITED,
+                        left => RAMP[RAMP.len().saturating_sub(left)],
+                    },
                     points: groups(&tasks, |task| point?.scores.get(task).copied()),
                     paper: groups(&tasks, paper),
                 }
@@ -236,6 +248,13 @@ pub fn table_1(study: &Study) -> Option<Table> {
     (!rows.is_empty()).then_some(Table { head, rows })
 }
 
+impl Figure {
+    /// Whether the paper's values stand beside any of ours.
+    pub fn has_paper(&self) -> bool {
+        self.panels.iter().flat_map(|panel| &panel.curves).any(|curve| !curve.paper.is_empty())
+    }
+}
+
 impl Panel {
     fn shows_something(&self) -> bool {
         self.curves.iter().any(|curve| !curve.points.is_empty())
@@ -245,7 +264,8 @@ impl Panel {
     pub fn top(&self) -> f64 {
         let points = self.curves.iter().flat_map(|curve| curve.points.iter().map(|(_, score)| score.high));
         let paper = self.curves.iter().flat_map(|curve| curve.paper.iter().map(|(_, value)| *value));
-        let highest = points.chain(paper).fold(0.0, f64::max);
+        // A file may say anything, and no score is above 1.
+        let highest = points.chain(paper).fold(0.0, f64::max).min(1.0);
         ((highest * 10.0 - 1e-9).ceil() / 10.0).max(0.1)
     }
 }

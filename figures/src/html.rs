@@ -30,8 +30,8 @@ pub fn document(title: &str, sweeps: &[Sweep]) -> String {
                 header {
                     h1 { (title) }
                     p.quiet {
-                        "Made by Rectify from rows that are kept beside this file. Scores of abilities are the paper's; "
-                        "the tables have the strict ones beside them. Thin upright lines span the seeds."
+                        "Made by Rectify from rows of single measurements. Scores of abilities are the paper's; the tables "
+                        "have the strict ones beside them. Thin upright lines span the seeds."
                     }
                 }
                 main { (body(sweeps)) }
@@ -90,7 +90,7 @@ fn of_figure(figure: &Figure) -> Markup {
                 @for curve in curves {
                     li { svg width="11" height="11" aria-hidden="true" { rect width="11" height="11" fill=(curve.colour) {} } (curve.name) }
                 }
-                @if curves.iter().any(|curve| !curve.paper.is_empty()) { li { "grey: the paper's" } }
+                @if figure.has_paper() { li { "grey: the paper's" } }
             }
         }
     }
@@ -101,23 +101,19 @@ fn pictures(study: &Study) -> Markup {
     let Some(kept) = study.kept.first().filter(|_| study.mode == EditMode::Sequential) else { return html! {} };
     html! {
         @for editor in &study.editors {
-            @let points: Vec<_> = study.curve(editor, *kept).filter(|point| point.pictures().next().is_some()).collect();
-            @if !points.is_empty() {
+            @let pictures: Vec<_> = study.curve(editor, *kept).filter_map(|point| Some((point.edits, point.picture()?))).collect();
+            @if !pictures.is_empty() {
                 h3 { (editor.label) ": where the weights changed (Figure 5)" }
                 div.maps {
-                    @for point in points {
-                        @let most = point.changes.iter().filter(|change| change.blocks.is_some())
-                            .max_by(|a, b| a.frobenius.total_cmp(&b.frobenius));
-                        @if let Some((change, blocks)) = most.and_then(|change| Some((change, change.blocks.as_ref()?))) {
-                            figure {
-                                svg.heat viewBox=(format!("0 0 {} {}", blocks.rows, blocks.columns)) preserveAspectRatio="none"
-                                    role="img" aria-label=(heat::words(blocks)) {
-                                    @for (level, path) in heat::paths(blocks) {
-                                        path d=(path) fill=(heat::colour(level)) {}
-                                    }
+                    @for (edits, (change, blocks)) in pictures {
+                        figure {
+                            svg.heat viewBox=(format!("0 0 {} {}", blocks.rows, blocks.columns)) preserveAspectRatio="none"
+                                role="img" aria-label=(heat::words(blocks)) {
+                                @for (level, path) in heat::paths(blocks) {
+                                    path d=(path) fill=(heat::colour(level)) {}
                                 }
-                                figcaption { (point.edits) @if point.edits == 1 { " edit" } @else { " edits" } ", " (change.name) }
                             }
+                            figcaption { (edits) @if edits == 1 { " edit" } @else { " edits" } ", " (change.name) }
                         }
                     }
                 }
@@ -146,6 +142,9 @@ fn run(cell: &Cell, rows: usize) -> Markup {
             (cell.program) " on " (cell.device) "; model " (cell.model) " " code { (short(&cell.model_hash)) }
             "; facts " (cell.index[0]) " to " (cell.index[1]) " of " (cell.facts[0]) " " code { (short(&cell.facts[1])) }
             "; covariance " (cell.covariance.as_deref().unwrap_or("the model's own"))
+            @if cell.batch > 1 { "; " (cell.batch) " facts an operation" }
+            @for [task, file, hash] in &cell.tasks { "; " (task) ": " (file) " " code { (short(hash)) } }
+            @if let Some(limit) = cell.limit { "; at most " (limit) " records of each" }
         }
         pre { (settings) }
     }

@@ -33,7 +33,13 @@ impl Sweep {
         let Some((first, rest)) = whole.split_once('\n').or((!whole.is_empty()).then_some((whole, ""))) else {
             return Ok(());
         };
-        let cell = serde_json::from_str(first).map_err(|error| wrong(1, error))?;
+        let cell: Cell = serde_json::from_str(first).map_err(|error| wrong(1, error))?;
+        if cell.schema != Cell::SCHEMA {
+            let (theirs, ours) = (cell.schema, Cell::SCHEMA);
+            return Err(Failure::bad_input(format!(
+                "{file} has rows of shape {theirs}; this program reads shape {ours}"
+            )));
+        }
         let rows = (2..).zip(rest.lines());
         let rows = rows.map(|(number, row)| serde_json::from_str(row).map_err(|error| wrong(number, error)));
         self.cells.push((cell, rows.collect::<Result<_, _>>()?));
@@ -42,7 +48,7 @@ impl Sweep {
 }
 
 /// What a sweep measured, over its facts and seeds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Study {
     /// The sweep's name.
     pub name: String,
@@ -162,8 +168,11 @@ impl Study {
         }
         let order = |editor: &Editor| EditorSpec::METHODS.iter().position(|method| *method == editor.method);
         study.editors.sort_by_key(|editor| (order(editor), editor.batch));
+        if first.mode == EditMode::Sequential {
+            refused_so_far(&mut sums);
+        }
         // Between two measurements of a sequence there is nothing to say but what its edits cost.
-        study.points = sums.into_iter().filter_map(|(key, seeds)| point(key, &seeds)).collect();
+        study.points = sums.into_iter().filter_map(|(key, seeds)| point(key, &seeds, first.mode)).collect();
         let place = |point: &Point| {
             let editor = study.editors.iter().position(|editor| *editor == point.editor);
             let kept = study.kept.iter().position(|kept| *kept == point.kept);
@@ -176,6 +185,19 @@ impl Study {
     /// One editor's points under one regularizer, by rising number of edits.
     pub fn curve<'a>(&'a self, editor: &'a Editor, kept: Regularizer) -> impl Iterator<Item = &'a Point> {
         self.points.iter().filter(move |point| point.editor == *editor && point.kept == kept)
+    }
+}
+
+/// Edits that could not be made are missing at every later measurement of their sequence too.
+fn refused_so_far(sums: &mut [((Editor, Regularizer, usize), BTreeMap<u64, Sum<'_>>)]) {
+    let refused: Vec<_> =
+        sums.iter().map(|(key, seeds)| (key.clone(), seeds.values().map(|sum| sum.refused).sum())).collect();
+    for ((editor, kept, edits), seeds) in sums {
+        let earlier = refused.iter().filter(|((of, with, at), _)| (of, with) == (&*editor, &*kept) && *at < *edits);
+        let earlier: usize = earlier.map(|(_, n): &(_, usize)| n).sum();
+        if let Some(sum) = seeds.values_mut().next() {
+            sum.refused += earlier;
+        }
     }
 }
 
@@ -263,7 +285,11 @@ fn share_above(weights: &[WeightChange], threshold: f64) -> Option<f64> {
     Some(above? / entries as f64).filter(|share| share.is_finite())
 }
 
-fn point((editor, kept, edits): (Editor, Regularizer, usize), seeds: &BTreeMap<u64, Sum<'_>>) -> Option<Point> {
+fn point(
+    (editor, kept, edits): (Editor, Regularizer, usize),
+    seeds: &BTreeMap<u64, Sum<'_>>,
+    mode: EditMode,
+) -> Option<Point> {
     let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for sum in seeds.values() {
         for (name, value) in sum.scores() {
@@ -272,7 +298,8 @@ fn point((editor, kept, edits): (Editor, Regularizer, usize), seeds: &BTreeMap<u
     }
     let facts = seeds.values().map(|sum| sum.facts.len()).sum();
     let refused = seeds.values().map(|sum| sum.refused).sum();
-    if facts == 0 && refused == 0 && seeds.values().all(|sum| sum.judgements.is_empty()) {
+    let measured = facts > 0 || seeds.values().any(|sum| !sum.judgements.is_empty());
+    if !measured && (refused == 0 || mode == EditMode::Sequential) {
         return None;
     }
     let changes = seeds.values().find_map(|sum| sum.changes.last());
@@ -287,21 +314,27 @@ impl Point {
         self.scores.get(name).map(|score| score.mean)
     }
 
-    /// The picture of each matrix that changed, where the rows have one.
-    pub fn pictures(&self) -> impl Iterator<Item = (&str, &Blocks)> {
-        self.changes.iter().filter_map(|change| Some((change.name.as_str(), change.blocks.as_ref()?)))
+    /// Where the matrix changed that changed most, as far as the rows have a picture, which must be whole.
+    pub fn picture(&self) -> Option<(&WeightChange, &Blocks)> {
+        let pictures = self.changes.iter().filter_map(|change| Some((change, change.blocks.as_ref()?)));
+        let whole =
+            |blocks: &Blocks| blocks.rows > 0 && blocks.rows.checked_mul(blocks.columns) == Some(blocks.mean.len());
+        let whole = pictures.filter(|(_, blocks)| whole(blocks));
+        whole.max_by(|(a, _), (b, _)| a.frobenius.total_cmp(&b.frobenius))
     }
 }
 
 impl Score {
+    /// Absent where nothing was measured, or is no number.
     fn of(values: &[f64]) -> Option<Self> {
         let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
-        Some(Self {
+        let score = Self {
             mean: mean(values.iter().copied())?,
             low: fold(f64::min)?,
             high: fold(f64::max)?,
             seeds: values.len(),
-        })
+        };
+        [score.mean, score.low, score.high].iter().all(|value| value.is_finite()).then_some(score)
     }
 }
 
@@ -316,9 +349,10 @@ fn push_new<T: PartialEq + Clone>(list: &mut Vec<T>, item: &T) {
     }
 }
 
-/// Each cell's editor. Where several have the same method, their labels say in which settings they differ.
+/// Each cell's editor. Where several have the same method, their labels say in what the cells differ: a setting, the
+/// device, the program's version, whatever is not the seed.
 fn editors(cells: &[(Cell, Vec<Row>)]) -> Vec<Editor> {
-    let settings: Vec<BTreeMap<String, String>> = cells.iter().map(|(cell, _)| flat_settings(&cell.editor)).collect();
+    let settings: Vec<BTreeMap<String, String>> = cells.iter().map(|(cell, _)| settings(cell)).collect();
     let editor = |(i, (cell, _)): (usize, &(Cell, Vec<Row>))| {
         let method = cell.editor.method();
         let rivals = cells.iter().zip(&settings).filter(|((other, _), _)| other.editor.method() == method);
@@ -338,8 +372,8 @@ fn editors(cells: &[(Cell, Vec<Row>)]) -> Vec<Editor> {
     cells.iter().enumerate().map(editor).collect()
 }
 
-/// `{"rome": {"value": {"v_lr": 0.5}}}` to `v_lr` → `0.5`.
-fn flat_settings(editor: &EditorSpec) -> BTreeMap<String, String> {
+/// Everything that decides a cell's numbers but its seed, by name: `v_lr` → `0.5`, `device` → `"flex"`.
+fn settings(cell: &Cell) -> BTreeMap<String, String> {
     fn walk(name: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
         match value {
             Value::Object(fields) => fields.iter().for_each(|(name, value)| walk(name, value, flat)),
@@ -347,6 +381,8 @@ fn flat_settings(editor: &EditorSpec) -> BTreeMap<String, String> {
         }
     }
     let mut flat = BTreeMap::new();
-    walk("", &serde_json::to_value(editor).unwrap_or_default(), &mut flat);
+    walk("", &serde_json::to_value(cell).unwrap_or_default(), &mut flat);
+    // Batches have a place of their own.
+    ["seed", "batch"].iter().for_each(|name| drop(flat.remove(*name)));
     flat
 }

@@ -3,7 +3,10 @@
 use maud::{Markup, html};
 use rectify_protocol::EditMode;
 
-use crate::{MEASURES, Point, Score, Study, study::MANHATTAN};
+use crate::{
+    MEASURES, Point, Score, Study,
+    study::{MANHATTAN, SECONDS},
+};
 
 /// Words in rows and columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl Table {
 fn number(name: &str, score: &Score) -> String {
     let digits = match name {
         MANHATTAN => 1,
-        "seconds" => 2,
+        SECONDS => 2,
         _ => 3,
     };
     let mean = format!("{:.digits$}", score.mean);

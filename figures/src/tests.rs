@@ -1,6 +1,6 @@
 use rectify_protocol::{
-    Above, ArchitectureKind, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, Regularizer, Row, Tally,
-    Verdict, WeightChange,
+    Above, ArchitectureKind, Blocks, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, Regularizer, Row,
+    Tally, Verdict, WeightChange,
 };
 
 use crate::{Study, Sweep, figure, html, table::Table};
@@ -18,6 +18,9 @@ fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
         batch: 1,
         editor: EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap(),
         covariance: None,
+        tasks: vec![],
+        limit: None,
+        snippets: None,
         seed,
     }
 }
@@ -136,4 +139,47 @@ fn half_a_line_is_left_out_and_a_wrong_one_named() {
     assert_eq!(read(&format!("{head}\n")).unwrap()[0].1.len(), 0);
     let failure = read(&format!("{head}\n{{}}\n{row}\n")).unwrap_err();
     assert!(failure.message.contains("rome.jsonl line 2"), "{failure}");
+}
+
+#[test]
+fn cells_that_differ_in_anything_are_not_mixed() {
+    let mut newer = cell("rome", 0, EditMode::Single);
+    newer.program = "rectify 2".into();
+    let rows = vec![fact(Regularizer::None, 1, 0, 1.0)];
+    let cells = vec![(cell("rome", 0, EditMode::Single), rows.clone()), (newer, rows)];
+    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let labels: Vec<&str> = study.editors.iter().map(|editor| editor.label.as_str()).collect();
+    assert_eq!(labels, ["ROME: program = \"rectify\"", "ROME: program = \"rectify 2\""]);
+    assert!(study.points.iter().all(|point| point.facts == 1));
+}
+
+#[test]
+fn an_edit_that_could_not_be_made_is_missing_at_every_later_measurement() {
+    let refused = |edits| {
+        let measured = Measured::Refused { item: 9, reason: "no".into() };
+        Row { regularizer: Regularizer::None, edits, measured }
+    };
+    let rows = vec![answer(0, 0, true), refused(2), answer(5, 0, true), answer(9, 0, true)];
+    let cells = vec![(cell("rome", 0, EditMode::Sequential), rows)];
+    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let refused: Vec<(usize, usize)> = study.points.iter().map(|point| (point.edits, point.refused)).collect();
+    assert_eq!(refused, [(0, 0), (5, 1), (9, 1)]);
+}
+
+#[test]
+fn whatever_a_file_says_is_drawn_in_the_end() {
+    let mut sweep = sequence();
+    let rows = &mut sweep.cells[0].1;
+    rows.push(fact(Regularizer::None, 5, 1, 1e308));
+    rows.push(fact(Regularizer::None, 5, 2, 1e308));
+    rows.push(fact(Regularizer::None, 9, 1, f64::INFINITY));
+    rows.push(fact(Regularizer::None, 12, 1, -3.0));
+    let mut hostile = edit(9, f64::NAN);
+    if let Measured::Edit { weights, .. } = &mut hostile.measured {
+        let blocks = Blocks { rows: usize::MAX, columns: 3, max: vec![], mean: vec![0.5] };
+        weights[0].blocks = Some(blocks);
+    }
+    rows.push(hostile);
+    let page = html::body(&[sweep]).into_string();
+    assert!(page.contains("<svg") && !page.contains("class=\"heat\""));
 }

@@ -34,9 +34,9 @@ pub fn on_address_change(tell: impl Fn(String) + 'static) {
     window_event_listener(ev::hashchange, move |_| tell(address_end()));
 }
 
-/// The names of the server's sweeps; none without a server.
-pub async fn sweeps() -> Vec<String> {
-    read_json("api/sweeps").await.unwrap_or_default()
+/// The names of the server's sweeps.
+pub async fn sweeps() -> Result<Vec<String>, String> {
+    read_json("api/sweeps").await
 }
 
 /// The files of one of the server's sweeps: names and texts.

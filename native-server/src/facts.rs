@@ -91,11 +91,11 @@ impl Snippets {
     pub fn read(name: &str, text: &str) -> Result<Self, Failure> {
         let attributes: Vec<Attribute> = serde_json::from_str(text)
             .map_err(|error| Failure::bad_input(format!("{name} holds no attribute snippets: {error}")))?;
-        let texts = attributes.into_iter().map(|attribute| {
-            let texts = attribute.samples.into_iter().map(|sample| sample.text).collect();
-            ((attribute.relation_id, attribute.target_id), texts)
-        });
-        Ok(Self { texts: texts.collect() })
+        let mut texts = HashMap::<_, Vec<String>>::new();
+        for Attribute { relation_id, target_id, samples } in attributes {
+            texts.entry((relation_id, target_id)).or_default().extend(samples.into_iter().map(|sample| sample.text));
+        }
+        Ok(Self { texts })
     }
 
     /// Every text.

@@ -1,7 +1,7 @@
 //! Data sets from the network to a folder: whole and readable, or not at all.
 //!
 //! A file is held in memory until our own reader has read it; only then is it written, under the name that says whose
-//! it is. What cannot be had ends in [`Missing`], which says what to place where by hand.
+//! it is. What cannot be had ends in [`by_hand`], which says what to place where.
 
 use std::{
     io::{Cursor, Read},
@@ -168,8 +168,12 @@ fn member_of(archive: &[u8], member: &str) -> Result<Vec<u8>, String> {
     names.sort_by_key(|name| (name.len(), name.clone()));
     let mut bytes = Vec::new();
     for name in &names {
-        let mut file = archive.by_name(name).map_err(|error| broken(&format!("{name}: {error}")))?;
-        file.read_to_end(&mut bytes).map_err(|error| broken(&format!("{name}: {error}")))?;
+        let file = archive.by_name(name).map_err(|error| broken(&format!("{name}: {error}")))?;
+        // What a small archive unpacks to may be of any size.
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| broken(&format!("{name}: {error}")))?;
+        if bytes.len() as u64 >= LARGEST {
+            return Err(broken(&format!("{name} is larger than any data set")));
+        }
         if member.ends_with('/') && !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
         }

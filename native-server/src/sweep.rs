@@ -21,10 +21,10 @@ use rectify_core::{
     task::Question,
 };
 use rectify_protocol::{
-    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over, Progress,
+    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over,
     Regularizer, Row, SweepSpec, WeightChange,
 };
-pub use rows::{Rows, read_folder};
+pub use rows::{Rows, read_folder, whole_lines};
 
 use crate::tasks::{self, LoadedTask};
 
@@ -48,8 +48,15 @@ pub struct Sweep {
 pub trait Watch {
     /// Measurements done and in all, of the cell that runs.
     fn rows(&mut self, cell: &str, done: usize, total: usize);
-    /// Within a measurement.
-    fn progress(&mut self, progress: Progress);
+}
+
+/// What the unedited model says: the same in every cell.
+#[derive(Default)]
+pub struct Unedited {
+    /// What it predicts of each fact that was measured.
+    facts: HashMap<usize, metrics::Predictions>,
+    /// How it answers the tasks.
+    tasks: HashMap<Key, Option<Judgement>>,
 }
 
 /// What runs a session's work to its end, or is interrupted.
@@ -98,11 +105,12 @@ impl Sweep {
         &self,
         cell: &Cell,
         session: &Session,
+        unedited: &mut Unedited,
         drive: &impl Drive,
         watch: &mut dyn Watch,
     ) -> Result<bool, Failure> {
         let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
-        let mut work = Work { sweep: self, cell, rows, before: HashMap::new(), unedited: HashMap::new(), drive, watch };
+        let mut work = Work { sweep: self, cell, rows, unedited, drive, watch };
         match cell.mode {
             EditMode::Single => work.single(session)?,
             EditMode::Sequential => work.sequential(session)?,
@@ -124,13 +132,14 @@ impl Sweep {
     fn expected(&self, mode: EditMode) -> usize {
         let tasks: usize = self.tasks.iter().map(|task| task.questions.len()).sum();
         let of_a_fact = 1 + usize::from(self.spec.texts);
-        let of_facts = match mode {
+        let measured = |edits: &usize| edits * self.spec.batch * of_a_fact + tasks;
+        let stops = &self.spec.edits;
+        let of_one = match mode {
             EditMode::Single => (of_a_fact + 1) * self.facts.len(),
-            EditMode::Sequential | EditMode::Batch => {
-                self.spec.edits.iter().map(|edits| edits * self.spec.batch * of_a_fact + 1 + tasks).sum()
-            }
+            EditMode::Sequential => stops.iter().map(measured).sum::<usize>() + stops.last().unwrap_or(&0),
+            EditMode::Batch => stops.iter().map(|edits| measured(edits) + usize::from(*edits > 0)).sum(),
         };
-        of_facts * self.regularizers.len()
+        of_one * self.regularizers.len()
     }
 }
 
@@ -156,10 +165,7 @@ struct Work<'a, D: Drive> {
     sweep: &'a Sweep,
     cell: &'a Cell,
     rows: Rows,
-    /// What the unedited model predicts of each fact that was measured.
-    before: HashMap<usize, metrics::Predictions>,
-    /// How it answers the tasks: the same under every regularizer.
-    unedited: HashMap<Key, Option<Judgement>>,
+    unedited: &'a mut Unedited,
     drive: &'a D,
     watch: &'a mut dyn Watch,
 }
@@ -288,12 +294,12 @@ impl<D: Drive> Work<'_, D> {
             if self.rows.has(regularizer, edits, &Key::Fact(item)) {
                 continue;
             }
-            if !self.before.contains_key(&item) {
+            if !self.unedited.facts.contains_key(&item) {
                 let unedited = self.drive.drive(session.predict(fact, true))?;
-                self.before.insert(item, unedited);
+                self.unedited.facts.insert(item, unedited);
             }
             let after = self.drive.drive(session.predict(fact, false))?;
-            let scores = metrics::scores(&self.before[&item], &after);
+            let scores = metrics::scores(&self.unedited.facts[&item], &after);
             self.add(regularizer, edits, Measured::Fact { item, scores })?;
         }
         for &(item, fact) in facts {
@@ -312,7 +318,7 @@ impl<D: Drive> Work<'_, D> {
             for part in missing.chunks(256) {
                 let key = |item: usize| Key::Task(id.to_owned(), item);
                 let known: Option<Vec<_>> = match edits {
-                    0 => part.iter().map(|(item, _)| self.unedited.get(&key(*item)).cloned()).collect(),
+                    0 => part.iter().map(|(item, _)| self.unedited.tasks.get(&key(*item)).cloned()).collect(),
                     _ => None,
                 };
                 let judgements = match known {
@@ -324,7 +330,7 @@ impl<D: Drive> Work<'_, D> {
                 };
                 for ((item, _), judgement) in part.iter().zip(judgements) {
                     if edits == 0 {
-                        self.unedited.insert(key(*item), judgement.clone());
+                        self.unedited.tasks.insert(key(*item), judgement.clone());
                     }
                     self.add(regularizer, edits, Measured::Task { task: id.to_owned(), item: *item, judgement })?;
                 }
@@ -367,10 +373,9 @@ impl<D: Drive> Work<'_, D> {
     fn write(&mut self, session: &mut Session, facts: &[Fact], regularizer: Regularizer) -> Result<f64, Refusal> {
         let spec =
             EditSpec { editor: self.cell.editor.clone(), regularizer, seed: self.cell.seed, guards: Guards::NONE };
-        let mut watch = |progress| self.watch.progress(progress);
         // What the editor says is a result; that the work was interrupted is not.
         let ran = self.drive.drive(async {
-            match session.write(facts, spec, &mut watch).await {
+            match session.write(facts, spec, &mut |_| {}).await {
                 Ok(report) => Ok(Ok(report.seconds)),
                 Err(error @ rectify_core::Error::Device(_)) => Err(error),
                 Err(error) => Ok(Err(error.to_string())),

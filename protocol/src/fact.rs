@@ -94,6 +94,7 @@ impl Fact {
             ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
             ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
             ("consequences", self.consequences.iter().map(|consequence| &consequence.prompt).collect()),
+            ("consequences' targets", self.consequences.iter().map(|consequence| &consequence.target).collect()),
             ("generation_prompts", self.generation_prompts.iter().collect()),
         ] {
             if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {

@@ -165,6 +165,15 @@ pub struct Cell {
     pub editor: EditorSpec,
     /// Second moments that were named.
     pub covariance: Option<String>,
+    /// The tasks: the id, the file and its SHA-256 of each.
+    #[serde(default)]
+    pub tasks: Vec<[String; 3]>,
+    /// At most so many records of each.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// The file of snippets that texts are compared with, and its SHA-256.
+    #[serde(default)]
+    pub snippets: Option<[String; 2]>,
     /// The seed.
     pub seed: u64,
 }

@@ -191,6 +191,23 @@ fn regularising_anew_equals_editing_with_that_regularizer() {
     }
 }
 
+/// Were the entries the same, 40 % of them would have changed after two edits; so there are 64 %.
+#[golden::test]
+fn each_edit_of_a_sequence_draws_its_own_entries() {
+    let mut session = session("gpt2-tiny");
+    let random = Regularizer::Random { keep: 0.4 };
+    let median = |event: Event| {
+        let Event::Changed(weights) = event else { panic!("changes") };
+        weights[0].percentiles.iter().find(|percentile| percentile.share == 0.5).expect("a median").value
+    };
+    for expected_zero in [true, false] {
+        run(&mut session, Command::Edit { facts: vec![fact()], spec: spec(random) });
+        assert_eq!(median(run(&mut session, Command::Changes)) == 0.0, expected_zero);
+    }
+    let again = Command::Regularize { regularizer: random, over: Over::Each, seed: spec(random).seed };
+    assert!(median(run(&mut session, again)) > 0.0, "also when they are drawn anew");
+}
+
 #[golden::test]
 fn the_sum_of_a_sequence_can_be_pruned() {
     let mut session = session("gpt2-tiny");

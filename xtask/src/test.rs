@@ -31,10 +31,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ("RECTIFY_REAL_MODEL", "SmolLM2-135M's capital, perplexity and answers to real tasks: a folder with the model"),
     ("RECTIFY_REAL_TEXT", "its perplexity: WikiText-2's validation text"),
     ("RECTIFY_REAL_DATA", "its answers beside transformers': a folder with the tasks' files"),
-    (
-        "RECTIFY_DEVICE",
-        "golden's numbers on a graphics card: vulkan or cuda, with cargo test -p rectify-parity --features",
-    ),
+    ("RECTIFY_DEVICE", "golden's numbers on a graphics card: vulkan or cuda"),
 ];
 
 /// `cargo xtask ci`. Everything runs, so that one failure does not hide another.
@@ -108,6 +105,11 @@ fn all_tests() -> Result<()> {
 fn native(tally: &mut Tally) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--no-fail-fast"]).args(packages());
+    if let Ok(device) = std::env::var("RECTIFY_DEVICE")
+        && device != "flex"
+    {
+        test.args(["--features", &format!("rectify-parity/{device}")]);
+    }
     tally.count(&mut test)
 }
 

@@ -1,9 +1,10 @@
 //! KN, knowledge neurons, <https://arxiv.org/abs/2104.08696>: find the neurons that answer for a fact, and rewrite what
 //! they say.
 //!
-//! A neuron here is an entry of the last token's activation in some layer, before the nonlinearity as released or after it
-//! as in the paper, and what it says is its row of the down projection, the value vector. Begin reading at [`plan`]. Where we differ from the released code, and why, is in
-//! `docs/papers.md`; every difference of definition is the setting `variant`.
+//! A neuron here is an entry of the last token's activation in some layer, before the nonlinearity as released or after
+//! it as in the paper, and what it says is its row of the down projection, the value vector. Begin reading at [`plan`].
+//! Where we differ from the released code, and why, is in `docs/papers.md`; every difference of definition is a setting:
+//! `variant` and `neuron`.
 
 use burn::tensor::{Tensor, TensorData, activation::softmax};
 use rectify_protocol::{ArchitectureKind, Fact, KnNeuron, KnSpec, KnVariant, Progress};

@@ -10,7 +10,7 @@ use rectify_protocol::{Fact, MemitSpec, Progress, ValueSpec};
 use super::{
     Delta, Input, LayerKeys, Plan, WeightDelta, filled,
     keys::{Walk, rows},
-    moment_of, moments, regularize,
+    moment_of, moments, regularize, seed_of_matrix,
     value::{steps, targets_of_states},
 };
 use crate::{
@@ -98,6 +98,7 @@ pub(super) async fn spread(
         let site = WeightSite { layer, matrix: Matrix::MlpDown };
         if regularize_each {
             let (regularizer, seed) = input.regularizer;
+            let seed = seed_of_matrix(seed, done);
             (delta, _) = regularize(delta, &model.weight(site), regularizer, seed).await?;
         }
         walk.pass(seen, &delta);

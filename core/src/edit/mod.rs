@@ -33,6 +33,7 @@ pub use keys::history_keys;
 pub use prune::prune;
 pub use rank::{low_rank, pca};
 use rectify_protocol::{EditorSpec, Fact, Progress, Regularizer, Step};
+pub(crate) use regularize::seed_of_matrix;
 pub use regularize::{n_kept, random, rect, regularize};
 
 use crate::{Error, Result, model::Model, tokenizer::Tokenizer};

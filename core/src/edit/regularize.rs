@@ -172,6 +172,11 @@ pub fn random(delta: Tensor<2>, keep: f64, seed: u64) -> Tensor<2> {
     delta.mask_fill(dropped, 0.0)
 }
 
+/// The seed that one of an edit's matrices draws by, or matrices of one shape would all keep the same entries.
+pub(crate) fn seed_of_matrix(seed: u64, place: usize) -> u64 {
+    seed ^ (place as u64) << 16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -150,7 +150,9 @@ impl Model {
         let mut scores = log_p.into_iter().zip(predicted);
         let mut take = |n| {
             let scores = scores.by_ref().take(n);
-            scores.map(|(log_p, predicted)| TokenScore { log_p: f64::from(log_p), predicted }).collect()
+            // A ruined model whose logits are no numbers gives a token no probability.
+            let log_p = |log_p: f32| if log_p.is_nan() { f64::NEG_INFINITY } else { f64::from(log_p) };
+            scores.map(|(found, predicted)| TokenScore { log_p: log_p(found), predicted }).collect()
         };
         Ok(rows.iter().map(|row| take(row.ids.len() - row.from)).collect())
     }

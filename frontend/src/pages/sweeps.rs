@@ -29,9 +29,26 @@ pub fn SweepsPage(
     let served = RwSignal::new(Vec::<String>::new());
     Effect::new(move |_| {
         if page.get() == Page::Sweeps && desk.server.with(Option::is_some) {
-            spawn_local(async move { served.set(surroundings::sweeps().await) });
+            spawn_local(async move {
+                match surroundings::sweeps().await {
+                    Ok(names) => served.set(names),
+                    Err(problem) => shown.set(Shown::Failed(problem)),
+                }
+            });
         }
     });
+    // Who asks for something later is not shown what comes late of something earlier.
+    let latest = StoredValue::new(0_u32);
+    let show = move |turn: u32, drawn: Result<String, String>| {
+        if turn == latest.get_value() {
+            shown.set(drawn.map_or_else(Shown::Failed, Shown::Drawn));
+        }
+    };
+    let begin = move || {
+        shown.set(Shown::Reading);
+        latest.update_value(|turn| *turn += 1);
+        latest.get_value()
+    };
     let open_files = move |input: HtmlInputElement| {
         let files: Vec<File> =
             input.files().map(|list| (0..list.length()).filter_map(|i| list.get(i)).collect()).unwrap_or_default();
@@ -40,19 +57,19 @@ pub fn SweepsPage(
         if files.is_empty() {
             return;
         }
-        shown.set(Shown::Reading);
+        let turn = begin();
         spawn_local(async move {
             let drawn = read(files.into_iter().filter(|file| file.name().ends_with(".jsonl")).collect()).await;
-            shown.set(drawn.and_then(draw).map_or_else(Shown::Failed, Shown::Drawn));
+            show(turn, drawn.and_then(draw));
         });
     };
     let open_served = move |name: String| {
-        shown.set(Shown::Reading);
+        let turn = begin();
         spawn_local(async move {
             let files = surroundings::sweep(&name).await;
             let files =
                 files.map(|files| files.into_iter().map(|(file, text)| (format!("{name}/{file}"), text)).collect());
-            shown.set(files.and_then(draw).map_or_else(Shown::Failed, Shown::Drawn));
+            show(turn, files.and_then(draw));
         });
     };
     let folder = NodeRef::<html::Input>::new();
@@ -111,6 +128,8 @@ pub fn SweepsPage(
                             "On the server "
                             <select id=ids::SWEEP_NAME on:change:target=move |event| {
                                 let name = event.target().value();
+                                // The same one can be chosen again, when it has more rows.
+                                event.target().set_value("");
                                 if !name.is_empty() {
                                     open_served(name);
                                 }
@@ -144,10 +163,13 @@ async fn read(files: Vec<File>) -> Result<Vec<(String, String)>, String> {
 
 /// Files of rows as the figures of the sweeps they are of: files of one folder are one sweep.
 fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
-    files.sort();
+    fn folder(path: &str) -> &str {
+        path.rsplit_once('/').map_or("sweep", |(folder, _)| folder)
+    }
+    files.sort_by(|(a, _), (b, _)| (folder(a), a).cmp(&(folder(b), b)));
     let mut sweeps: Vec<Sweep> = Vec::new();
     for (path, text) in &files {
-        let folder = path.rsplit_once('/').map_or("sweep", |(folder, _)| folder);
+        let folder = folder(path);
         if sweeps.last().is_none_or(|sweep| sweep.name != folder) {
             sweeps.push(Sweep { name: folder.to_owned(), cells: Vec::new() });
         }

@@ -31,6 +31,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 ///
 /// When there are no rows, or something cannot be read or written.
 pub(super) fn write(folder: &Path, title: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
+    let folder = &fs::canonicalize(folder).map_err(|error| io::cannot_read(folder, &error))?;
     let sweeps = sweeps(folder)?;
     let studies: Vec<Study> = sweeps.iter().filter_map(Study::of).collect();
     if studies.is_empty() {
@@ -44,8 +45,7 @@ pub(super) fn write(folder: &Path, title: Option<&str>, out: &mut dyn Write) -> 
     let report = folder.join("report.html");
     io::write(&report, document.as_bytes())?;
     io::write(&folder.join("report.csv"), table::csv(&studies).as_bytes())?;
-    let points: Vec<_> = studies.iter().map(|study| serde_json::json!({ "sweep": study.name, "model": study.model, "mode": study.mode, "points": study.points })).collect();
-    let json = serde_json::to_vec_pretty(&points).map_err(|error| io::internal(error.to_string()))?;
+    let json = serde_json::to_vec_pretty(&studies).map_err(|error| io::internal(error.to_string()))?;
     io::write(&folder.join("report.json"), &json)?;
     let pictures = folder.join("figures");
     fs::create_dir_all(&pictures).map_err(|error| io::cannot_write(&pictures, &error))?;

@@ -9,7 +9,7 @@ use std::{
 
 use rectify_core::fluency::TfIdf;
 use rectify_figures::{Study, table::Table};
-use rectify_protocol::{Cell, Fact, Failure, Progress, SweepSpec};
+use rectify_protocol::{Cell, Fact, Failure, SweepSpec};
 
 use super::{Desk, edit::add_moments, settings::Covariance};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     facts::{EditSet, Snippets},
     io,
     progress::Line,
-    sweep::{Drive, Sweep, Watch, beside, read_folder},
+    sweep::{Drive, Sweep, Unedited, Watch, beside, read_folder},
     tasks,
 };
 
@@ -39,6 +39,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+    let stem = |path: &PathBuf| path.file_stem().map(ToOwned::to_owned);
+    for (n, path) in args.specs.iter().enumerate() {
+        if args.specs[..n].iter().any(|before| stem(before) == stem(path)) {
+            let twice = path.display();
+            return Err(Failure::bad_input(format!("{twice} would share its folder with a grid of the same name")));
+        }
+    }
     // What is wrong with the last grid is said before the first one runs.
     let grids = args.specs.iter().map(|path| Grid::read(path, args)).collect::<Result<Vec<_>, _>>()?;
     for grid in &grids {
@@ -89,11 +96,11 @@ impl<'a> Grid<'a> {
             };
             add_moments(&mut desk, covariance, &cell.editor)?;
         }
-        let mut elsewhere = 0;
+        let (mut elsewhere, mut unedited) = (0, Unedited::default());
         for (done, cell) in cells.iter().enumerate() {
             desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
             let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
-            if !sweep.run(cell, &desk.session, &Driver(&desk.cancel), &mut watch)? {
+            if !sweep.run(cell, &desk.session, &mut unedited, &Driver(&desk.cancel), &mut watch)? {
                 elsewhere += 1;
             }
         }
@@ -113,9 +120,10 @@ fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Re
     let path = beside(grid, &spec.facts);
     let text = io::read_text(&path)?;
     let mut set = EditSet::read(&path.display().to_string(), &text)?;
-    let mut words = None;
+    let (mut words, mut snippets_file) = (None, None);
     if let Some(name) = &spec.snippets {
         let path = beside(grid, name);
+        snippets_file = Some([name.clone(), io::sha256(&path)?.0]);
         let snippets = Snippets::read(&path.display().to_string(), &io::read_text(&path)?)?;
         words = Some(TfIdf::of(snippets.all()));
         set.snippets = Some(snippets);
@@ -146,6 +154,9 @@ fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Re
         batch: spec.batch,
         editor: rectify_protocol::EditorSpec::Rome(Default::default()),
         covariance: spec.covariance.clone(),
+        tasks: loaded.iter().map(|task| [task.task.id.into(), task.file.clone(), task.hash.clone()]).collect(),
+        limit: spec.limit,
+        snippets: snippets_file,
         seed: 0,
     };
     let regularizers = spec.regularizers()?;
@@ -175,6 +186,4 @@ impl Watch for Watcher<'_> {
         let left = per_row * total.saturating_sub(done) as f64;
         self.line.show_count(&format!("{cell}: rows, {:.0} min left", left / 60.0), done as u64, total as u64);
     }
-
-    fn progress(&mut self, _: Progress) {}
 }

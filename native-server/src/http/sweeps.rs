@@ -11,7 +11,10 @@ use axum::{
 };
 
 use super::{AppState, error::Refusal};
-use crate::io::cannot_read;
+use crate::{
+    io::{cannot_read, internal},
+    sweep::whole_lines,
+};
 
 /// `GET /api/sweeps`: the names of the folders with rows.
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<String>>, Refusal> {
@@ -31,18 +34,22 @@ pub(super) async fn rows(
     State(state): State<AppState>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<Json<Vec<(String, String)>>, Refusal> {
-    let root = &state.0.settings.sweeps;
-    // Only what is listed can be read: no name leads out of the folder.
-    if !folders(root).unwrap_or_default().contains(&name) {
-        return Err(Refusal::not_found(format!("there is no sweep {name:?}")));
-    }
-    let folder = root.join(&name);
-    let mut files = Vec::new();
-    for path in row_files(&folder).map_err(|error| cannot_read(&folder, &error))? {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        files.push((file, fs::read_to_string(&path).map_err(|error| cannot_read(&path, &error))?));
-    }
-    Ok(Json(files))
+    let root = state.0.settings.sweeps.clone();
+    let read = move || {
+        // Only what is listed can be read: no name leads out of the folder.
+        if !folders(&root).unwrap_or_default().contains(&name) {
+            return Err(Refusal::not_found(format!("there is no sweep {name:?}")));
+        }
+        let folder = root.join(&name);
+        let mut files = Vec::new();
+        for path in row_files(&folder).map_err(|error| cannot_read(&folder, &error))? {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((file, whole_lines(&path)?));
+        }
+        Ok(Json(files))
+    };
+    // Rows may be many.
+    tokio::task::spawn_blocking(read).await.map_err(|error| Refusal::from(internal(error.to_string())))?
 }
 
 fn folders(root: &Path) -> io::Result<Vec<String>> {
@@ -53,5 +60,6 @@ fn folders(root: &Path) -> io::Result<Vec<String>> {
 
 fn row_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect())
+    let has_rows = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|extension| extension == "jsonl");
+    Ok(paths.filter(has_rows).collect())
 }

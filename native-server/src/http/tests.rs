@@ -31,7 +31,7 @@ fn service_with(limits: Limits) -> Service {
         ("site/index.html", "<title>page</title>"),
         ("site/app-0123456789abcdef_bg.wasm", "wasm"),
         ("site/plain.js", "script"),
-        ("sweeps/one/rome.jsonl", "rows"),
+        ("sweeps/one/rome.jsonl", "rows\nand half a li"),
         ("sweeps/one/table.md", "no rows"),
         ("sweeps/none/table.md", "no rows"),
     ] {
@@ -158,7 +158,7 @@ async fn nothing_outside_the_folders_can_be_reached() {
 async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
     let service = service();
     check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
-    check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[["rome.jsonl","rows"]]"#);
+    check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[["rome.jsonl","rows\n"]]"#);
     for name in ["none", "two", "..%2Fstatic", "one%2F..%2Fone", "%2e%2e"] {
         check(service.ask(get(&format!("/api/sweeps/{name}"))).await, StatusCode::NOT_FOUND, "");
     }

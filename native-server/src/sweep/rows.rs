@@ -101,6 +101,17 @@ impl Rows {
     }
 }
 
+/// A file's text as far as its lines are whole: the last one may be on its way, and cut in the middle of a letter.
+///
+/// # Errors
+///
+/// When it cannot be read, or is not text.
+pub fn whole_lines(path: &Path) -> Result<String, Failure> {
+    let mut bytes = io::read_bytes(path)?;
+    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+    String::from_utf8(bytes).map_err(|_| Failure::bad_input(format!("{} is not UTF-8", path.display())))
+}
+
 /// The sweep whose rows are in a folder; its files in a fixed order.
 ///
 /// # Errors
@@ -114,7 +125,7 @@ pub fn read_folder(folder: &Path) -> Result<Sweep, Failure> {
     let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
     let mut sweep = Sweep { name, cells: Vec::new() };
     for path in paths {
-        sweep.add_file(&path.display().to_string(), &io::read_text(&path)?)?;
+        sweep.add_file(&path.display().to_string(), &whole_lines(&path)?)?;
     }
     Ok(sweep)
 }
@@ -148,6 +159,9 @@ mod tests {
             batch: 1,
             editor: EditorSpec::published("rome", ArchitectureKind::Gpt2).unwrap(),
             covariance: None,
+            tasks: vec![],
+            limit: None,
+            snippets: None,
             seed,
         }
     }
