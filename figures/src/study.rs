@@ -148,7 +148,7 @@ impl Study {
             tasks: Vec::new(),
             points: Vec::new(),
         };
-        let mut sums: Vec<((Editor, Regularizer, usize), BTreeMap<u64, Sum<'_>>)> = Vec::new();
+        let mut sums: Vec<(Key, Seeds<'_>)> = Vec::new();
         for ((cell, rows), editor) in sweep.cells.iter().zip(&editors) {
             push_new(&mut study.editors, editor);
             for row in rows {
@@ -188,8 +188,13 @@ impl Study {
     }
 }
 
+/// An editor, a regularizer and a number of edits.
+type Key = (Editor, Regularizer, usize);
+/// What each seed's rows say of them.
+type Seeds<'r> = BTreeMap<u64, Sum<'r>>;
+
 /// Edits that could not be made are missing at every later measurement of their sequence too.
-fn refused_so_far(sums: &mut [((Editor, Regularizer, usize), BTreeMap<u64, Sum<'_>>)]) {
+fn refused_so_far(sums: &mut [(Key, Seeds<'_>)]) {
     let refused: Vec<_> =
         sums.iter().map(|(key, seeds)| (key.clone(), seeds.values().map(|sum| sum.refused).sum())).collect();
     for ((editor, kept, edits), seeds) in sums {
@@ -285,11 +290,7 @@ fn share_above(weights: &[WeightChange], threshold: f64) -> Option<f64> {
     Some(above? / entries as f64).filter(|share| share.is_finite())
 }
 
-fn point(
-    (editor, kept, edits): (Editor, Regularizer, usize),
-    seeds: &BTreeMap<u64, Sum<'_>>,
-    mode: EditMode,
-) -> Option<Point> {
+fn point((editor, kept, edits): Key, seeds: &Seeds<'_>, mode: EditMode) -> Option<Point> {
     let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for sum in seeds.values() {
         for (name, value) in sum.scores() {
