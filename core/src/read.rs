@@ -1,6 +1,6 @@
 use std::{future::poll_fn, task::Poll};
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
@@ -9,9 +9,13 @@ use crate::{Error, Result};
 /// Yields once first, so that whoever drives the future can drop it between any two reads, also on a device
 /// whose reads are ready at once.
 pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    read_data(tensor).await?.try_into_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
+}
+
+/// The same as they lie there, for who only looks at many: `as_slice` copies nothing, and a vector may have to.
+pub(crate) async fn read_data<const D: usize>(tensor: Tensor<D>) -> Result<TensorData> {
     pause().await;
-    let data = tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))?;
-    data.try_into_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
+    tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))
 }
 
 /// The values of a tensor of token ids.

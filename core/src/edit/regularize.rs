@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rectify_protocol::Regularizer;
 
 use super::{Delta, low_rank, pca, prune};
-use crate::{Result, read::read};
+use crate::{Error, Result, read::read_data};
 
 /// `delta` as `regularizer` leaves it, and how many entries may differ from zero.
 ///
@@ -55,25 +55,25 @@ pub async fn rect(delta: Tensor<2>, weight: Tensor<2>, keep: f64) -> Result<Tens
     if n_dropped == 0 {
         return Ok(delta);
     }
-    let (mut delta, weight) = (read(delta).await?, read(weight).await?);
-    let Dropped { largest, ties, all_ties } = Dropped::of(&delta, &weight, n_dropped);
-    if ties == all_ties {
-        for (delta, weight) in delta.iter_mut().zip(&weight) {
-            *delta = if ratio(*delta, *weight) <= largest { 0.0 } else { *delta };
-        }
+    let (delta, weight) = (read_data(delta).await?, read_data(weight).await?);
+    let floats = |data| TensorData::as_slice::<f32>(data).map_err(|error| Error::Device(format!("{error:?}")));
+    let (delta, weight) = (floats(&delta)?, floats(&weight)?);
+    let Dropped { largest, ties, all_ties } = Dropped::of(delta, weight, n_dropped);
+    let pairs = delta.iter().zip(weight);
+    let kept: Vec<f32> = if ties == all_ties {
+        pairs.map(|(delta, weight)| if ratio(*delta, *weight) <= largest { 0.0 } else { *delta }).collect()
     } else {
         // Of those that tie, only the first so many are dropped.
         let mut left = ties;
-        for (delta, weight) in delta.iter_mut().zip(&weight) {
+        let keep = |(delta, weight): (&f32, &f32)| {
             let ratio = ratio(*delta, *weight);
             let ties = ratio == largest && left > 0;
             left -= usize::from(ties);
-            if ratio < largest || ties {
-                *delta = 0.0;
-            }
-        }
-    }
-    Ok(Tensor::from_data(TensorData::new(delta, shape), &device))
+            if ratio < largest || ties { 0.0 } else { *delta }
+        };
+        pairs.map(keep).collect()
+    };
+    Ok(Tensor::from_data(TensorData::new(kept, shape), &device))
 }
 
 /// `|ΔW / W|` of one entry, infinite where `W` is zero.
