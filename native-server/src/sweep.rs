@@ -5,7 +5,7 @@
 //! middle, and goes on with what is missing. A file is locked by whoever works on it, so that several processes share a
 //! folder. Scores are always made of rows, by `rectify-figures`.
 
-mod rows;
+pub mod rows;
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use rectify_protocol::{
     Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over,
     Regularizer, Row, SweepSpec, WeightChange,
 };
-pub use rows::{Rows, read_folder, whole_lines};
+pub use rows::{Rows, read_folder};
 
 use crate::tasks::{self, LoadedTask};
 

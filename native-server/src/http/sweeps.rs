@@ -1,9 +1,6 @@
 //! Rows of sweeps on this machine, for the page to draw.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use axum::{
     Json,
@@ -13,7 +10,7 @@ use axum::{
 use super::{AppState, error::Refusal};
 use crate::{
     io::{cannot_read, internal},
-    sweep::whole_lines,
+    sweep::rows,
 };
 
 /// `GET /api/sweeps`: the names of the folders with rows.
@@ -42,9 +39,9 @@ pub(super) async fn rows(
         }
         let folder = root.join(&name);
         let mut files = Vec::new();
-        for path in row_files(&folder).map_err(|error| cannot_read(&folder, &error))? {
+        for path in rows::files(&folder).map_err(|error| cannot_read(&folder, &error))? {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.push((file, whole_lines(&path)?));
+            files.push((file, rows::whole_lines(&path)?));
         }
         Ok(Json(files))
     };
@@ -53,13 +50,7 @@ pub(super) async fn rows(
 }
 
 fn folders(root: &Path) -> io::Result<Vec<String>> {
-    let has_rows = |entry: &fs::DirEntry| row_files(&entry.path()).is_ok_and(|files| !files.is_empty());
+    let has_rows = |entry: &fs::DirEntry| rows::files(&entry.path()).is_ok_and(|files| !files.is_empty());
     let entries = fs::read_dir(root)?.filter_map(Result::ok).filter(has_rows);
     Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect())
-}
-
-fn row_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let has_rows = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|extension| extension == "jsonl");
-    Ok(paths.filter(has_rows).collect())
 }

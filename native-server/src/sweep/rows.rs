@@ -101,6 +101,19 @@ impl Rows {
     }
 }
 
+/// The files of rows in a folder, in a fixed order.
+///
+/// # Errors
+///
+/// When the folder cannot be listed.
+pub fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let has_rows = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|extension| extension == "jsonl");
+    let mut files: Vec<PathBuf> = paths.filter(has_rows).collect();
+    files.sort();
+    Ok(files)
+}
+
 /// A file's text as far as its lines are whole: the last one may be on its way, and cut in the middle of a letter.
 ///
 /// # Errors
@@ -118,10 +131,7 @@ pub fn whole_lines(path: &Path) -> Result<String, Failure> {
 ///
 /// When a file cannot be read.
 pub fn read_folder(folder: &Path) -> Result<Sweep, Failure> {
-    let listed = fs::read_dir(folder).map_err(|error| io::cannot_read(folder, &error))?;
-    let mut paths: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    paths.sort();
+    let paths = files(folder).map_err(|error| io::cannot_read(folder, &error))?;
     let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
     let mut sweep = Sweep { name, cells: Vec::new() };
     for path in paths {
