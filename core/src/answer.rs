@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use rectify_protocol::Continuation;
 
@@ -5,6 +7,7 @@ use crate::{
     Error, Result,
     model::{Cache, LoadedModel, Model, NoTap, generate::last_states},
     read::read_ids,
+    tokenizer::Tokenizer,
 };
 
 /// How the prompts of many questions were answered.
@@ -17,9 +20,8 @@ pub struct Answered {
 
 /// Continues every prompt greedily by up to `new_tokens` tokens, or to the end of its text.
 ///
-/// `model` is `of`'s or an edited one. Prompts of about equal length go together, so that little is padding; what all
-/// prompts of a batch begin with is computed once; a text that has ended leaves its batch. None of this changes an
-/// answer. `watch` is told of prompts done.
+/// `model` is `of`'s or an edited one. `watch` is told of prompts done. See [`Batches`], whose batches are answered
+/// here one after another.
 ///
 /// # Errors
 ///
@@ -31,77 +33,177 @@ pub async fn answer(
     new_tokens: usize,
     watch: &mut dyn FnMut(usize),
 ) -> Result<Answered> {
-    /// Tokens of a batch, padding included.
-    const BATCH: usize = 4096;
-    let rows = prompts.iter().map(|prompt| of.tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
-    if let Some(empty) = rows.iter().position(Vec::is_empty) {
-        return Err(Error::bad_input(format!("prompt {empty} has no tokens")));
+    let batches = Batches::new(of, model, prompts, new_tokens, 1)?;
+    let mut replies = Vec::with_capacity(prompts.len());
+    for batch in 0..batches.len() {
+        replies.extend(batches.answer(batch).await?);
+        watch(batches.skipped() + replies.len());
     }
-    let context = model.shape().context;
-    let mut order: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].len() + new_tokens <= context).collect();
-    let mut done = rows.len() - order.len();
-    // The longest first: what does not fit the memory shows at once.
-    order.sort_by_key(|row| std::cmp::Reverse(rows[*row].len()));
-
-    let mut answered = Answered { continuations: vec![None; rows.len()], tokens: 0 };
-    let mut left = order.as_slice();
-    while let Some(longest) = left.first() {
-        let n = (BATCH / (rows[*longest].len() + new_tokens)).clamp(1, left.len());
-        let (batch, rest) = left.split_at(n);
-        let texts: Vec<&[u32]> = batch.iter().map(|row| rows[*row].as_slice()).collect();
-        let (replies, tokens) = greedy_batch(of, model, &texts, new_tokens).await?;
-        answered.tokens += tokens;
-        for (row, (ids, ended)) in batch.iter().zip(replies) {
-            answered.continuations[*row] = Some(Continuation { text: of.tokenizer.decode(&ids)?, ended });
-        }
-        done += n;
-        watch(done);
-        left = rest;
-    }
-    Ok(answered)
+    batches.finish(replies, &of.tokenizer)
 }
 
-/// The continuation of each row and whether it ended by itself; also the tokens that were computed.
-async fn greedy_batch(
-    of: &LoadedModel,
-    model: &Model,
-    rows: &[&[u32]],
+/// Prompts sorted into batches, each of which can be answered by itself and at the same time as others.
+///
+/// Prompts of about equal length go together, so that little is padding; what all prompts begin with is computed once;
+/// a text that has ended leaves its batch. None of this changes an answer.
+pub struct Batches {
+    model: Model,
+    /// The tokens that end a text.
+    ends: Vec<u32>,
     new_tokens: usize,
-) -> Result<(Vec<(Vec<u32>, bool)>, usize)> {
-    let shared = shared_beginning(rows);
-    let mut past = Cache::empty(1, model.shape().layers);
-    if shared > 0 {
-        model.extend(&[&rows[0][..shared]], &mut past, &mut NoTap);
-    }
-    let mut past = past.only(&vec![0; rows.len()]);
-    let mut tokens = shared + rows.iter().map(|row| row.len() - shared).sum::<usize>();
+    /// The prompts' tokens.
+    rows: Vec<Vec<u32>>,
+    /// Those that fit the context, the longest first: what does not fit the memory shows at once.
+    order: Vec<usize>,
+    /// How many tokens all of them begin with, and what the model knows of these.
+    shared: (usize, Cache),
+    /// Parts of `order`.
+    parts: Vec<Range<usize>>,
+}
 
-    let mut replies = vec![(Vec::with_capacity(new_tokens), false); rows.len()];
-    // The rows of the batch that have not ended yet, and what they go on with.
-    let mut live: Vec<usize> = (0..rows.len()).collect();
-    let mut new: Vec<Vec<u32>> = rows.iter().map(|row| row[shared..].to_vec()).collect();
-    for step in 0..new_tokens {
-        let next = next_tokens(model, &new, &mut past).await?;
-        let mut going_on = Vec::with_capacity(live.len());
-        for (place, (id, row)) in next.iter().zip(&live).enumerate() {
-            if of.ends.contains(id) {
-                replies[*row].1 = true;
-            } else {
-                replies[*row].0.push(*id);
-                going_on.push(place);
-            }
+/// The continuation of a prompt.
+pub struct Reply {
+    /// The prompt, by its place among all.
+    pub prompt: usize,
+    ids: Vec<u32>,
+    /// Whether it ended by itself.
+    ended: bool,
+}
+
+impl Batches {
+    /// Sorts prompts into batches of which `at_once` are meant to be answered at the same time.
+    ///
+    /// # Errors
+    ///
+    /// When a prompt has no tokens.
+    pub fn new(of: &LoadedModel, model: &Model, prompts: &[String], new_tokens: usize, at_once: usize) -> Result<Self> {
+        let rows = prompts.iter().map(|prompt| of.tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
+        if let Some(empty) = rows.iter().position(Vec::is_empty) {
+            return Err(Error::bad_input(format!("prompt {empty} has no tokens")));
         }
-        if going_on.is_empty() || step + 1 == new_tokens {
-            break;
+        let context = model.shape().context;
+        let mut order: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].len() + new_tokens <= context).collect();
+        order.sort_by_key(|row| std::cmp::Reverse(rows[*row].len()));
+
+        let texts: Vec<&[u32]> = order.iter().map(|row| rows[*row].as_slice()).collect();
+        let shared = shared_beginning(&texts);
+        let mut past = Cache::empty(1, model.shape().layers);
+        if shared > 0 {
+            model.extend(&[&texts[0][..shared]], &mut past, &mut NoTap);
         }
-        if going_on.len() < live.len() {
-            past = past.only(&going_on);
-            live = going_on.iter().map(|place| live[*place]).collect();
-        }
-        new = going_on.iter().map(|place| vec![next[*place]]).collect();
-        tokens += new.len();
+        let lens: Vec<usize> = texts.iter().map(|text| text.len() - shared).collect();
+        let parts = parts(&lens, new_tokens, at_once);
+        let (model, ends) = (model.clone(), of.ends.clone());
+        Ok(Self { model, ends, new_tokens, rows, order, shared: (shared, past), parts })
     }
-    Ok((replies, tokens))
+
+    /// How many batches there are.
+    #[allow(clippy::len_without_is_empty, reason = "batches are counted, not collected")]
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// How many prompts are in no batch, because with their answer they do not fit the context.
+    pub fn skipped(&self) -> usize {
+        self.rows.len() - self.order.len()
+    }
+
+    /// The continuations of one batch, by its number below [`Self::len`].
+    pub async fn answer(&self, batch: usize) -> Result<Vec<Reply>> {
+        let prompts = &self.order[self.parts[batch].clone()];
+        let (shared, past) = &self.shared;
+        let mut past = past.only(&vec![0; prompts.len()]);
+        let mut replies: Vec<Reply> =
+            prompts.iter().map(|prompt| Reply { prompt: *prompt, ids: Vec::new(), ended: false }).collect();
+        // The rows of the batch that have not ended yet, and what they go on with.
+        let mut live: Vec<usize> = (0..prompts.len()).collect();
+        let mut new: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.rows[*prompt][*shared..].to_vec()).collect();
+        for step in 0..self.new_tokens {
+            let next = next_tokens(&self.model, &new, &mut past).await?;
+            let mut going_on = Vec::with_capacity(live.len());
+            for (place, (id, row)) in next.iter().zip(&live).enumerate() {
+                if self.ends.contains(id) {
+                    replies[*row].ended = true;
+                } else {
+                    replies[*row].ids.push(*id);
+                    going_on.push(place);
+                }
+            }
+            if going_on.is_empty() || step + 1 == self.new_tokens {
+                break;
+            }
+            if going_on.len() < live.len() {
+                past = past.only(&going_on);
+                live = going_on.iter().map(|place| live[*place]).collect();
+            }
+            new = going_on.iter().map(|place| vec![next[*place]]).collect();
+        }
+        Ok(replies)
+    }
+
+    /// What the replies of all batches say, in the order of the prompts.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer cannot turn them into text.
+    pub fn finish(&self, replies: Vec<Reply>, tokenizer: &Tokenizer) -> Result<Answered> {
+        let mut continuations = vec![None; self.rows.len()];
+        let mut tokens = self.shared.0;
+        for Reply { prompt, ids, ended } in replies {
+            // A token goes through the model to find what follows it: the last new one does only where the end followed.
+            tokens += self.rows[prompt].len() - self.shared.0 + ids.len() - usize::from(!ended && !ids.is_empty());
+            continuations[prompt] = Some(Continuation { text: tokenizer.decode(&ids)?, ended });
+        }
+        Ok(Answered { continuations, tokens })
+    }
+}
+
+/// Cuts rows, the longest first and without what all begin with, into batches.
+fn parts(lens: &[usize], new_tokens: usize, at_once: usize) -> Vec<Range<usize>> {
+    /// Tokens of all batches that are answered at once, padding included, and of one of them at least.
+    const TOKENS: [usize; 2] = [4096, 512];
+    let at_once = at_once.max(1);
+    let most = (TOKENS[0] / at_once).max(TOKENS[1]);
+    let each = (lens.iter().sum::<usize>() + lens.len() * new_tokens).div_ceil(at_once);
+    // Smaller batches are less work at once, and keep everybody busy to the end.
+    let cuts = (0..4).map(|halvings| most.min(each >> halvings)).chain([most]).map(|most| cut(lens, new_tokens, most));
+    let longest = |parts: &Vec<Range<usize>>| {
+        let mut busy = vec![0; at_once];
+        for part in parts {
+            let free = busy.iter_mut().min().expect("somebody answers");
+            *free += price(lens, part.clone(), new_tokens);
+        }
+        busy.into_iter().max()
+    };
+    cuts.min_by_key(longest).unwrap_or_default()
+}
+
+/// What a batch costs, in tokens: those it computes, padding included, and for each pass over the model about 64, in
+/// whose time its weights are read.
+fn price(lens: &[usize], part: Range<usize>, new_tokens: usize) -> usize {
+    const PASS: usize = 64;
+    part.len() * (lens[part.start] + new_tokens) + PASS * new_tokens
+}
+
+/// The cheapest way to cut rows, the longest first, into batches of at most so many tokens, or one row.
+fn cut(lens: &[usize], new_tokens: usize, most: usize) -> Vec<Range<usize>> {
+    // For each number of rows, the least price of all up to there, and where the last batch begins.
+    let mut best = vec![(0, 0)];
+    for end in 1..=lens.len() {
+        let fits = |start: &usize| end - start == 1 || (end - start) * (lens[*start] + new_tokens) <= most;
+        let starts = (0..end).rev().take_while(fits);
+        let priced = starts.map(|start| (best[start].0 + price(lens, start..end, new_tokens), start));
+        best.push(priced.min().expect("one row is a batch"));
+    }
+    let mut parts = Vec::new();
+    let mut end = lens.len();
+    while end > 0 {
+        let start = best[end].1;
+        parts.push(start..end);
+        end = start;
+    }
+    parts.reverse();
+    parts
 }
 
 /// The likeliest token after each row's new ones.
@@ -133,5 +235,41 @@ mod tests {
         assert_eq!(shared_beginning(&[&[1, 2], &[1, 2, 3]]), 1);
         assert_eq!(shared_beginning(&[&[1, 2, 3]]), 0);
         assert_eq!(shared_beginning(&[&[1], &[2]]), 0);
+    }
+
+    /// Each row is in one batch, and no batch of several rows is larger than it may be.
+    #[track_caller]
+    fn check_parts(lens: &[usize], new_tokens: usize, at_once: usize, most: usize) -> Vec<Range<usize>> {
+        let parts = parts(lens, new_tokens, at_once);
+        let rows: Vec<usize> = parts.iter().cloned().flatten().collect();
+        assert_eq!(rows, (0..lens.len()).collect::<Vec<_>>(), "{parts:?}");
+        for part in &parts {
+            assert!(part.len() == 1 || part.len() * (lens[part.start] + new_tokens) <= most, "{parts:?}");
+        }
+        parts
+    }
+
+    #[test]
+    fn rows_are_cut_where_little_is_padding() {
+        assert!(check_parts(&[], 1, 2, 2048).is_empty());
+        assert_eq!(check_parts(&[900], 5, 2, 2048), [0..1]);
+        assert_eq!(check_parts(&[5000, 4999], 5, 1, 4096), [0..1, 1..2], "a row that is too long alone goes alone");
+        assert_eq!(check_parts(&[300, 300, 20, 20, 20], 1, 1, 4096), [0..2, 2..5]);
+        assert_eq!(check_parts(&[25, 24, 20, 20, 20], 25, 1, 4096), [0..5], "25 passes cost more than ten tokens");
+    }
+
+    #[test]
+    fn as_many_batches_as_are_answered_at_once_are_about_equal() {
+        let lens: Vec<usize> = (20..60).rev().collect();
+        let halves = check_parts(&lens, 1, 2, 2048);
+        let work = |part: &Range<usize>| price(&lens, part.clone(), 1) as f64;
+        let all: f64 = halves.iter().map(work).sum();
+        let mut busy = [0.0; 2];
+        for part in &halves {
+            let free = usize::from(busy[1] < busy[0]);
+            busy[free] += work(part);
+        }
+        assert!(busy[0].max(busy[1]) < 0.56 * all, "{busy:?} of {all}");
+        check_parts(&lens, 1, 100, 512);
     }
 }

@@ -23,6 +23,6 @@ mod session;
 pub mod task;
 pub mod tokenizer;
 
-pub use answer::{Answered, answer};
+pub use answer::{Answered, Batches, Reply, answer};
 pub use error::{Error, Result};
 pub use session::Session;

@@ -4,6 +4,7 @@
 //! Begin reading at [`cli`] for the commands and at [`engine`] for how a session is driven and cancelled.
 
 pub mod cli;
+pub mod crew;
 pub mod data;
 pub mod device;
 pub mod engine;

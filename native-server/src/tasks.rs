@@ -8,12 +8,12 @@ use std::{
 };
 
 use rectify_core::{
-    Answered, Session, answer,
+    Answered, Session,
     task::{Question, TASKS, Task, VARIANTS},
 };
 use rectify_protocol::{Failure, Judgement, Kind, unknown};
 
-use crate::{data::DataSet, io};
+use crate::{crew, data::DataSet, io};
 
 /// A task and the records it is asked of.
 pub struct LoadedTask {
@@ -150,7 +150,7 @@ pub struct Judged {
 ///
 /// # Errors
 ///
-/// As [`answer`].
+/// As [`crew::answer`].
 pub async fn judge(
     session: &Session,
     task: &Task,
@@ -162,7 +162,7 @@ pub async fn judge(
     };
     let started = Instant::now();
     let asked: Vec<Vec<String>> = questions.iter().map(|question| question.prompts()).collect();
-    let Answered { continuations, tokens } = answer(of, model, &asked.concat(), task.new_tokens, watch).await?;
+    let Answered { continuations, tokens } = crew::answer(of, model, &asked.concat(), task.new_tokens, watch).await?;
     let mut continuations = continuations.into_iter();
     let judgements = questions.iter().zip(&asked).map(|(question, prompts)| {
         let replies: Option<Vec<_>> =

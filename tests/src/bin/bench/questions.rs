@@ -3,8 +3,11 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
-use rectify_core::{Answered, Session, answer};
-use rectify_server::tasks::{load, named};
+use rectify_core::{Answered, Session};
+use rectify_server::{
+    crew,
+    tasks::{load, named},
+};
 use serde_json::{Value, json};
 
 /// The prompts of tasks, those with as many new tokens together.
@@ -22,7 +25,8 @@ pub fn prompts(data: &Path, tasks: &[String], limit: Option<usize>) -> Result<Va
 pub fn answers(session: &Session, prompts: &[String], new_tokens: usize) -> Result<Value> {
     let (of, model) = session.loaded().zip(session.model()).context("a model is loaded")?;
     let started = Instant::now();
-    let Answered { continuations, tokens } = pollster::block_on(answer(of, model, prompts, new_tokens, &mut |_| {}))?;
+    let Answered { continuations, tokens } =
+        pollster::block_on(crew::answer(of, model, prompts, new_tokens, &mut |_| {}))?;
     let seconds = started.elapsed().as_secs_f64();
     let texts: Vec<Option<String>> = continuations.into_iter().map(|reply| Some(reply?.text)).collect();
     Ok(json!({ "seconds": seconds, "texts": texts, "tokens": tokens }))
