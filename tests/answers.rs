@@ -56,8 +56,8 @@ fn a_real_model_answers_the_tasks_as_transformers_does() {
         let expected = &golden.tasks[task.id];
         assert_eq!(prompts.len(), expected.len(), "{}", task.id);
         let mut silent = |_| {};
-        let answered = answer(&of, &of.model, &prompts, task.new_tokens, &mut silent);
-        let answered = pollster::block_on(answered).expect("answers").continuations;
+        let answered = answer(&of, std::slice::from_ref(&of.model), &prompts, task.new_tokens, &mut silent);
+        let answered = pollster::block_on(answered).expect("answers").continuations.remove(0);
         for (i, ((prompt, reply), expected)) in prompts.iter().zip(answered).zip(expected).enumerate() {
             assert_eq!(hash(prompt.as_bytes()), expected.prompt, "{} {i}: another prompt, or other data", task.id);
             let text = reply.map(|reply| reply.text);

@@ -5,49 +5,50 @@ use rectify_protocol::Continuation;
 
 use crate::{
     Error, Result,
-    model::{Cache, LoadedModel, Model, NoTap, generate::last_states},
+    model::{Cache, LoadedModel, Model, NoTap, Trunk, generate::last_states},
     read::read_ids,
     tokenizer::Tokenizer,
 };
 
 /// How the prompts of many questions were answered.
 pub struct Answered {
-    /// One for each prompt, in order; absent where prompt and answer do not fit the context.
-    pub continuations: Vec<Option<Continuation>>,
-    /// Tokens that went through the model, without those that a shared beginning saved.
+    /// Of each model, one for each prompt, in order; absent where prompt and answer do not fit the context.
+    pub continuations: Vec<Vec<Option<Continuation>>>,
+    /// Tokens that went through the models, without those that a shared beginning saved.
     pub tokens: usize,
 }
 
-/// Continues every prompt greedily by up to `new_tokens` tokens, or to the end of its text.
+/// Continues every prompt greedily by up to `new_tokens` tokens, or to the end of its text, with each of `models`.
 ///
-/// `model` is `of`'s or an edited one. `watch` is told of prompts done. See [`Batches`], whose batches are answered
-/// here one after another.
+/// They are `of`'s model or variants of it. `watch` is told of prompts done. See [`Batches`], whose batches are
+/// answered here one after another.
 ///
 /// # Errors
 ///
 /// When a prompt has no tokens.
 pub async fn answer(
     of: &LoadedModel,
-    model: &Model,
+    models: &[Model],
     prompts: &[String],
     new_tokens: usize,
     watch: &mut dyn FnMut(usize),
 ) -> Result<Answered> {
-    let batches = Batches::new(of, model, prompts, new_tokens, 1)?;
-    let mut replies = Vec::with_capacity(prompts.len());
+    let batches = Batches::new(of, models, prompts, new_tokens, 1)?;
+    let mut replies = Vec::with_capacity(models.len() * prompts.len());
     for batch in 0..batches.len() {
         replies.extend(batches.answer(batch).await?);
-        watch(batches.skipped() + replies.len());
+        watch(batches.done(&replies));
     }
     batches.finish(replies, &of.tokenizer)
 }
 
 /// Prompts sorted into batches, each of which can be answered by itself and at the same time as others.
 ///
-/// Prompts of about equal length go together, so that little is padding; what all prompts begin with is computed once;
-/// a text that has ended leaves its batch. None of this changes an answer.
+/// Prompts of about equal length go together, so that little is padding; what all prompts begin with is computed once,
+/// and so are the blocks that all models have in common; a text that has ended leaves its batch. None of this changes
+/// an answer.
 pub struct Batches {
-    model: Model,
+    models: Vec<Model>,
     /// The tokens that end a text.
     ends: Vec<u32>,
     new_tokens: usize,
@@ -55,16 +56,20 @@ pub struct Batches {
     rows: Vec<Vec<u32>>,
     /// Those that fit the context, the longest first: what does not fit the memory shows at once.
     order: Vec<usize>,
-    /// How many tokens all of them begin with, and what the model knows of these.
-    shared: (usize, Cache),
+    /// How many tokens all of them begin with.
+    shared: usize,
+    /// What each model knows of these.
+    pasts: Vec<Cache>,
     /// Parts of `order`.
     parts: Vec<Range<usize>>,
 }
 
 /// The continuation of a prompt.
 pub struct Reply {
+    /// The model, by its place among all.
+    model: usize,
     /// The prompt, by its place among all.
-    pub prompt: usize,
+    prompt: usize,
     ids: Vec<u32>,
     /// Whether it ended by itself.
     ended: bool,
@@ -76,25 +81,35 @@ impl Batches {
     /// # Errors
     ///
     /// When a prompt has no tokens.
-    pub fn new(of: &LoadedModel, model: &Model, prompts: &[String], new_tokens: usize, at_once: usize) -> Result<Self> {
+    pub fn new(
+        of: &LoadedModel,
+        models: &[Model],
+        prompts: &[String],
+        new_tokens: usize,
+        at_once: usize,
+    ) -> Result<Self> {
         let rows = prompts.iter().map(|prompt| of.tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
         if let Some(empty) = rows.iter().position(Vec::is_empty) {
             return Err(Error::bad_input(format!("prompt {empty} has no tokens")));
         }
-        let context = model.shape().context;
-        let mut order: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].len() + new_tokens <= context).collect();
+        let shape = of.model.shape();
+        let mut order: Vec<usize> =
+            (0..rows.len()).filter(|row| rows[*row].len() + new_tokens <= shape.context).collect();
         order.sort_by_key(|row| std::cmp::Reverse(rows[*row].len()));
 
         let texts: Vec<&[u32]> = order.iter().map(|row| rows[*row].as_slice()).collect();
         let shared = shared_beginning(&texts);
-        let mut past = Cache::empty(1, model.shape().layers);
-        if shared > 0 {
-            model.extend(&[&texts[0][..shared]], &mut past, &mut NoTap);
+        let mut pasts = vec![Cache::empty(1, shape.layers); models.len()];
+        if shared > 0 && !models.is_empty() {
+            let trunk = Trunk::new(models, &[&texts[0][..shared]], &pasts[0]);
+            for (model, past) in models.iter().zip(&mut pasts) {
+                trunk.finish(model, past);
+            }
         }
         let lens: Vec<usize> = texts.iter().map(|text| text.len() - shared).collect();
-        let parts = parts(&lens, new_tokens, at_once);
-        let (model, ends) = (model.clone(), of.ends.clone());
-        Ok(Self { model, ends, new_tokens, rows, order, shared: (shared, past), parts })
+        let parts = if models.is_empty() { Vec::new() } else { parts(&lens, new_tokens, at_once) };
+        let (models, ends) = (models.to_vec(), of.ends.clone());
+        Ok(Self { models, ends, new_tokens, rows, order, shared, pasts, parts })
     }
 
     /// How many batches there are.
@@ -103,56 +118,74 @@ impl Batches {
         self.parts.len()
     }
 
-    /// How many prompts are in no batch, because with their answer they do not fit the context.
-    pub fn skipped(&self) -> usize {
-        self.rows.len() - self.order.len()
+    /// How many prompts need nothing more when these replies are there.
+    pub fn done(&self, replies: &[Reply]) -> usize {
+        let skipped = self.rows.len() - self.order.len();
+        skipped + replies.len() / self.models.len().max(1)
     }
 
-    /// The continuations of one batch, by its number below [`Self::len`].
+    /// The continuations of one batch, by its number below [`Self::len`]: all of the first model, then the next.
     pub async fn answer(&self, batch: usize) -> Result<Vec<Reply>> {
         let prompts = &self.order[self.parts[batch].clone()];
-        let (shared, past) = &self.shared;
-        let mut past = past.only(&vec![0; prompts.len()]);
-        let mut replies: Vec<Reply> =
-            prompts.iter().map(|prompt| Reply { prompt: *prompt, ids: Vec::new(), ended: false }).collect();
-        // The rows of the batch that have not ended yet, and what they go on with.
-        let mut live: Vec<usize> = (0..prompts.len()).collect();
-        let mut new: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.rows[*prompt][*shared..].to_vec()).collect();
-        for step in 0..self.new_tokens {
-            let next = next_tokens(&self.model, &new, &mut past).await?;
+        let rows: Vec<&[u32]> = prompts.iter().map(|prompt| &self.rows[*prompt][self.shared..]).collect();
+        let spread = |past: &Cache| past.only(&vec![0; rows.len()]);
+        let trunk = Trunk::new(&self.models, &rows, &spread(&self.pasts[0]));
+        let mut replies = Vec::with_capacity(self.models.len() * rows.len());
+        for (n, (model, past)) in self.models.iter().zip(&self.pasts).enumerate() {
+            let mut past = spread(past);
+            let hidden = trunk.finish(model, &mut past);
+            let states = last_states(hidden, &trunk.frame, &rows);
+            let continued = self.continued(model, states, past).await?;
+            let reply = |(prompt, (ids, ended)): (&usize, _)| Reply { model: n, prompt: *prompt, ids, ended };
+            replies.extend(prompts.iter().zip(continued).map(reply));
+        }
+        Ok(replies)
+    }
+
+    /// The continuation of each row from the `states` of its last token on, and whether it ended by itself.
+    async fn continued(&self, model: &Model, states: Tensor<2>, past: Cache) -> Result<Vec<(Vec<u32>, bool)>> {
+        let (mut states, mut past) = (states, past);
+        let [n_rows, _] = states.dims();
+        let mut replies = vec![(Vec::with_capacity(self.new_tokens), false); n_rows];
+        // The rows that have not ended yet.
+        let mut live: Vec<usize> = (0..n_rows).collect();
+        for step in 1..=self.new_tokens {
+            let next = read_ids(model.logits(states).argmax(1)).await?;
             let mut going_on = Vec::with_capacity(live.len());
             for (place, (id, row)) in next.iter().zip(&live).enumerate() {
                 if self.ends.contains(id) {
-                    replies[*row].ended = true;
+                    replies[*row].1 = true;
                 } else {
-                    replies[*row].ids.push(*id);
+                    replies[*row].0.push(*id);
                     going_on.push(place);
                 }
             }
-            if going_on.is_empty() || step + 1 == self.new_tokens {
+            if going_on.is_empty() || step == self.new_tokens {
                 break;
             }
             if going_on.len() < live.len() {
                 past = past.only(&going_on);
                 live = going_on.iter().map(|place| live[*place]).collect();
             }
-            new = going_on.iter().map(|place| vec![next[*place]]).collect();
+            let new: Vec<&[u32]> = going_on.iter().map(|place| std::slice::from_ref(&next[*place])).collect();
+            let (hidden, frame) = model.extend(&new, &mut past, &mut NoTap);
+            states = last_states(hidden, &frame, &new);
         }
         Ok(replies)
     }
 
-    /// What the replies of all batches say, in the order of the prompts.
+    /// What the replies of all batches say, in the order of models and prompts.
     ///
     /// # Errors
     ///
     /// When the tokenizer cannot turn them into text.
     pub fn finish(&self, replies: Vec<Reply>, tokenizer: &Tokenizer) -> Result<Answered> {
-        let mut continuations = vec![None; self.rows.len()];
-        let mut tokens = self.shared.0;
-        for Reply { prompt, ids, ended } in replies {
-            // A token goes through the model to find what follows it: the last new one does only where the end followed.
-            tokens += self.rows[prompt].len() - self.shared.0 + ids.len() - usize::from(!ended && !ids.is_empty());
-            continuations[prompt] = Some(Continuation { text: tokenizer.decode(&ids)?, ended });
+        let mut continuations = vec![vec![None; self.rows.len()]; self.models.len()];
+        let mut tokens = self.models.len() * self.shared;
+        for Reply { model, prompt, ids, ended } in replies {
+            // A token goes through a model to find what follows it: the last new one does only where the end followed.
+            tokens += self.rows[prompt].len() - self.shared + ids.len() - usize::from(!ended && !ids.is_empty());
+            continuations[model][prompt] = Some(Continuation { text: tokenizer.decode(&ids)?, ended });
         }
         Ok(Answered { continuations, tokens })
     }
@@ -204,14 +237,6 @@ fn cut(lens: &[usize], new_tokens: usize, most: usize) -> Vec<Range<usize>> {
     }
     parts.reverse();
     parts
-}
-
-/// The likeliest token after each row's new ones.
-async fn next_tokens(model: &Model, new: &[Vec<u32>], past: &mut Cache) -> Result<Vec<u32>> {
-    let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
-    let (hidden, frame) = model.extend(&rows, past, &mut NoTap);
-    let logits: Tensor<2> = model.logits(last_states(hidden, &frame, &rows));
-    read_ids(logits.argmax(1)).await
 }
 
 /// How many tokens all rows begin with, leaving each at least one of its own.

@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct History {
     pristine: Model,
     now: Model,
+    /// How many edits can be taken back.
+    undo_depth: usize,
     /// Edits that can be taken back, oldest first.
     edits: VecDeque<Edit>,
     /// How many older edits the model carries that cannot be taken back any more.
@@ -39,14 +41,15 @@ pub(crate) struct Edit {
 }
 
 /// How many edits can be taken back: each keeps the matrices it changed.
-const UNDO_DEPTH: usize = 64;
+pub(crate) const UNDO_DEPTH: usize = 64;
 
 impl History {
     /// No edits yet.
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: Model, undo_depth: usize) -> Self {
         Self {
             pristine: model.clone(),
             now: model.clone(),
+            undo_depth,
             edits: VecDeque::new(),
             settled: 0,
             base: model,
@@ -80,7 +83,7 @@ impl History {
     pub fn push(&mut self, edit: Edit) {
         self.now = edit.after.clone();
         self.edits.push_back(edit);
-        if self.edits.len() > UNDO_DEPTH {
+        if self.edits.len() > self.undo_depth {
             let oldest = self.edits.pop_front().expect("just pushed");
             self.base = oldest.after;
             self.settled_keys.extend(oldest.keys);
@@ -99,7 +102,8 @@ impl History {
             return Err(Error::bad_input(match self.settled {
                 0 => "there is no edit to undo".into(),
                 n => format!(
-                    "only the last {UNDO_DEPTH} edits can be undone; {n} older ones stay until the model is loaded anew"
+                    "only the last {} edits can be undone; {n} older ones stay until the model is loaded anew",
+                    self.undo_depth
                 ),
             }));
         }
@@ -127,8 +131,8 @@ impl History {
                 if self.settled > 0 {
                     return Err(Error::bad_input(format!(
                         "{} edits are settled already and their plans gone: regularise a sequence of at most \
-                         {UNDO_DEPTH} edits",
-                        self.settled
+                         {} edits",
+                        self.settled, self.undo_depth
                     )));
                 }
                 let mut sums = BTreeMap::<WeightSite, Tensor<2>>::new();

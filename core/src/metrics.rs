@@ -47,65 +47,91 @@ pub struct Answers {
     texts: Vec<String>,
 }
 
-/// Lets `model` predict along every target of a fact, in one batch.
+/// Lets each of several variants of a model predict along every target of a fact, in one batch.
 ///
 /// # Errors
 ///
 /// When the fact is not valid, or a row does not fit the context.
-pub async fn predict(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<Predictions> {
-    fact.validate()?;
-    let mut rows = Vec::new();
-    let mut row = |prompt: &str, target: &str| -> Result<usize> {
-        rows.push(Scored::new(tokenizer, prompt, target)?);
-        Ok(rows.len() - 1)
-    };
-    let mut both = |prompt: &str| -> Result<(usize, Option<usize>)> {
-        let new = row(prompt, &fact.target_new)?;
-        Ok((new, fact.target_true.as_ref().map(|target| row(prompt, target)).transpose()?))
-    };
-    let asked = both(&fact.prompt)?;
-    let paraphrases = fact.paraphrases.iter().map(|prompt| both(prompt)).collect::<Result<Vec<_>>>()?;
-    let mut rivals = Vec::new();
-    let mut neighbors = Vec::new();
-    for neighbor in &fact.neighbors {
-        // Without a target, the token that the prompt's last one predicts is compared: any token may stand behind it.
-        let at = row(&neighbor.prompt, neighbor.target.as_deref().unwrap_or("the"))?;
-        neighbors.push(at);
-        if neighbor.target.is_some() && neighbor.target == fact.target_true {
-            rivals.push((at, row(&neighbor.prompt, &fact.target_new)?));
+pub async fn predict(models: &[Model], tokenizer: &Tokenizer, fact: &Fact) -> Result<Vec<Predictions>> {
+    let targets = Targets::of(tokenizer, fact)?;
+    let scores = Model::score_each(models, &targets.rows).await?;
+    Ok(scores.iter().map(|scores| targets.predictions(scores)).collect())
+}
+
+/// Every target of a fact, as rows of one batch.
+struct Targets {
+    rows: Vec<Scored>,
+    /// The new target after the prompt and, where there is one, the true one; the same after each paraphrase.
+    prompt: (usize, Option<usize>),
+    paraphrases: Vec<(usize, Option<usize>)>,
+    /// Each neighbour's own target.
+    neighbors: Vec<usize>,
+    /// Of neighbours whose target is the true one: it, and the new one in its place.
+    rivals: Vec<(usize, usize)>,
+    consequences: Vec<usize>,
+}
+
+impl Targets {
+    fn of(tokenizer: &Tokenizer, fact: &Fact) -> Result<Self> {
+        fact.validate()?;
+        let mut rows = Vec::new();
+        let mut row = |prompt: &str, target: &str| -> Result<usize> {
+            rows.push(Scored::new(tokenizer, prompt, target)?);
+            Ok(rows.len() - 1)
+        };
+        let mut both = |prompt: &str| -> Result<(usize, Option<usize>)> {
+            let new = row(prompt, &fact.target_new)?;
+            Ok((new, fact.target_true.as_ref().map(|target| row(prompt, target)).transpose()?))
+        };
+        let prompt = both(&fact.prompt)?;
+        let paraphrases = fact.paraphrases.iter().map(|prompt| both(prompt)).collect::<Result<Vec<_>>>()?;
+        let mut rivals = Vec::new();
+        let mut neighbors = Vec::new();
+        for neighbor in &fact.neighbors {
+            // Without a target, the token that the prompt's last one predicts is compared: any token may stand behind it.
+            let at = row(&neighbor.prompt, neighbor.target.as_deref().unwrap_or("the"))?;
+            neighbors.push(at);
+            if neighbor.target.is_some() && neighbor.target == fact.target_true {
+                rivals.push((at, row(&neighbor.prompt, &fact.target_new)?));
+            }
         }
-    }
-    let consequences = fact.consequences.iter().map(|consequence| row(&consequence.prompt, &consequence.target));
-    let consequences = consequences.collect::<Result<Vec<_>>>()?;
-    for (at, _) in neighbors.iter().zip(&fact.neighbors).filter(|(_, neighbor)| neighbor.target.is_none()) {
-        let row = &mut rows[*at];
-        row.ids.truncate(row.from + 1);
+        let consequences = fact.consequences.iter().map(|consequence| row(&consequence.prompt, &consequence.target));
+        let consequences = consequences.collect::<Result<Vec<_>>>()?;
+        for (at, _) in neighbors.iter().zip(&fact.neighbors).filter(|(_, neighbor)| neighbor.target.is_none()) {
+            let row = &mut rows[*at];
+            row.ids.truncate(row.from + 1);
+        }
+        Ok(Self { rows, prompt, paraphrases, neighbors, rivals, consequences })
     }
 
-    let scores = model.score(&rows).await?;
-    let probability = |row: usize| scores[row].iter().map(|score| score.log_p).sum::<f64>().exp();
-    let accuracy = |row: usize| token_accuracy(&rows[row], &scores[row]);
-    // How often the first is likelier than the second, and by how much in the mean; absent where nothing is compared.
-    let contrast = |pairs: &[(usize, usize)]| {
-        let compared = pairs.iter().map(|(a, b)| (per_token(&scores[*a]), per_token(&scores[*b])));
-        let (wins, gaps): (Vec<f64>, Vec<f64>) =
-            compared.map(|(a, b)| (f64::from(u8::from(a > b)), a.exp() - b.exp())).unzip();
-        mean(&wins).zip(mean(&gaps))
-    };
-    let known = |(new, old): &(usize, Option<usize>)| Some((*new, (*old)?));
-    let (ps, pm) = contrast(&paraphrases.iter().filter_map(known).collect::<Vec<_>>()).unzip();
-    let (ns, nm) = contrast(&rivals).unzip();
-    let asked_both: Vec<_> = known(&asked).into_iter().collect();
-    let probability_scores = contrast(&asked_both).map(|(es, em)| ProbabilityScores { es, em, ps, pm, ns, nm });
-    Ok(Predictions {
-        p_new: probability(asked.0),
-        p_true: asked.1.map(probability),
-        reliability: accuracy(asked.0),
-        paraphrases: paraphrases.iter().map(|(new, _)| accuracy(*new)).collect(),
-        neighbors: neighbors.iter().map(|row| scores[*row].iter().map(|score| score.predicted).collect()).collect(),
-        consequences: consequences.into_iter().map(accuracy).collect(),
-        probability: probability_scores,
-    })
+    /// What a model predicts, by its scores of the rows.
+    fn predictions(&self, scores: &[Vec<TokenScore>]) -> Predictions {
+        let probability = |row: usize| scores[row].iter().map(|score| score.log_p).sum::<f64>().exp();
+        let accuracy = |row: usize| token_accuracy(&self.rows[row], &scores[row]);
+        // How often the first is likelier than the second, and by how much in the mean; absent where nothing is compared.
+        let contrast = |pairs: &[(usize, usize)]| {
+            let compared = pairs.iter().map(|(a, b)| (per_token(&scores[*a]), per_token(&scores[*b])));
+            let (wins, gaps): (Vec<f64>, Vec<f64>) =
+                compared.map(|(a, b)| (f64::from(u8::from(a > b)), a.exp() - b.exp())).unzip();
+            mean(&wins).zip(mean(&gaps))
+        };
+        let known = |(new, old): &(usize, Option<usize>)| Some((*new, (*old)?));
+        let (ps, pm) = contrast(&self.paraphrases.iter().filter_map(known).collect::<Vec<_>>()).unzip();
+        let (ns, nm) = contrast(&self.rivals).unzip();
+        let asked_both: Vec<_> = known(&self.prompt).into_iter().collect();
+        Predictions {
+            p_new: probability(self.prompt.0),
+            p_true: self.prompt.1.map(probability),
+            reliability: accuracy(self.prompt.0),
+            paraphrases: self.paraphrases.iter().map(|(new, _)| accuracy(*new)).collect(),
+            neighbors: {
+                let predicted = |row: &usize| scores[*row].iter().map(|score| score.predicted).collect();
+                self.neighbors.iter().map(predicted).collect()
+            },
+            consequences: self.consequences.iter().map(|row| accuracy(*row)).collect(),
+            probability: contrast(&asked_both).map(|(es, em)| ProbabilityScores { es, em, ps, pm, ns, nm }),
+        }
+    }
 }
 
 /// Asks `model` everything a fact wants to know. Two batches: one predicted, one continued.
@@ -114,7 +140,7 @@ pub async fn predict(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Resul
 ///
 /// As [`predict`].
 pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<Answers> {
-    let predictions = predict(model, tokenizer, fact).await?;
+    let predictions = predict(std::slice::from_ref(model), tokenizer, fact).await?.remove(0);
     let prompts: Vec<Vec<u32>> = std::iter::once(&fact.prompt)
         .chain(&fact.paraphrases)
         .chain(fact.neighbors.iter().map(|neighbor| &neighbor.prompt))

@@ -74,7 +74,7 @@ impl Session {
     /// Takes up a model; the history starts anew.
     pub fn open(&mut self, model: LoadedModel) -> ModelInfo {
         let opened = Opened {
-            history: History::new(model.model.clone()),
+            history: History::new(model.model.clone(), history::UNDO_DEPTH),
             loaded: model,
             moments: BTreeMap::new(),
             hypernetwork: None,
@@ -93,8 +93,18 @@ impl Session {
 
     /// Another session on the same unedited model, sharing its weights, with an empty history.
     pub fn fork(&self) -> Self {
+        self.forked(history::UNDO_DEPTH)
+    }
+
+    /// The same, of which no edit can be taken back or regularised anew: it keeps only the weights as they are now.
+    pub fn fork_without_undo(&self) -> Self {
+        self.forked(0)
+    }
+
+    fn forked(&self, undo_depth: usize) -> Self {
         let opened = self.opened.clone();
-        let opened = opened.map(|opened| Opened { history: History::new(opened.history.pristine().clone()), ..opened });
+        let opened = opened
+            .map(|opened| Opened { history: History::new(opened.history.pristine().clone(), undo_depth), ..opened });
         Self { device: self.device.clone(), device_name: self.device_name.clone(), clock: self.clock, opened }
     }
 
@@ -236,14 +246,6 @@ impl Session {
         opened.own_perplexity = opened.own_perplexity.or(prepared.own_perplexity);
         opened.history.push(prepared.edit);
         Ok(prepared.report)
-    }
-
-    /// What a model predicts along a fact's targets: the one as it is now or, `unedited`, as it was loaded. Of two of
-    /// them [`metrics::scores`] makes what a sweep keeps of [`Command::Measure`], without the texts.
-    pub async fn predict(&self, fact: &Fact, unedited: bool) -> Result<metrics::Predictions> {
-        let opened = self.opened()?;
-        let model = if unedited { opened.history.pristine() } else { opened.history.now() };
-        metrics::predict(model, &opened.loaded.tokenizer, fact).await
     }
 
     /// All edits of this session as one safetensors file, with the names and the orientation of the checkpoint:

@@ -28,15 +28,15 @@ use crate::engine::{Cancel, drive};
 /// As core's.
 pub async fn answer(
     of: &LoadedModel,
-    model: &Model,
+    models: &[Model],
     prompts: &[String],
     new_tokens: usize,
     watch: &mut dyn FnMut(usize),
 ) -> Result<Answered> {
-    if model.device() != Device::flex() || CREW.len() < 2 {
-        return rectify_core::answer(of, model, prompts, new_tokens, watch).await;
+    if of.model.device() != Device::flex() || CREW.len() < 2 {
+        return rectify_core::answer(of, models, prompts, new_tokens, watch).await;
     }
-    let batches = Arc::new(Batches::new(of, model, prompts, new_tokens, CREW.len())?);
+    let batches = Arc::new(Batches::new(of, models, prompts, new_tokens, CREW.len())?);
     let next = Arc::new(AtomicUsize::new(0));
     let (sender, mut answered) = mpsc::unbounded_channel();
     let dropped = CancelOnDrop(Cancel::default());
@@ -58,10 +58,10 @@ pub async fn answer(
         });
     }
     drop(sender);
-    let mut replies = Vec::with_capacity(prompts.len());
+    let mut replies = Vec::with_capacity(models.len() * prompts.len());
     while let Some(more) = answered.recv().await {
         replies.extend(more?);
-        watch(batches.skipped() + replies.len());
+        watch(batches.done(&replies));
     }
     batches.finish(replies, &of.tokenizer)
 }
@@ -106,7 +106,7 @@ mod tests {
                 cancel.set();
             }
         };
-        let answered = drive(answer(of, model, &prompts, task.new_tokens, &mut watch), &cancel);
+        let answered = drive(answer(of, &[model.clone()], &prompts, task.new_tokens, &mut watch), &cancel);
         (prompts, session, told, answered)
     }
 
@@ -115,7 +115,7 @@ mod tests {
         let (prompts, session, told, ours) = answered(60, usize::MAX);
         let (of, model) = session.loaded().zip(session.model()).unwrap();
         let mut silent = |_| {};
-        let alone = drive(rectify_core::answer(of, model, &prompts, 20, &mut silent), &Cancel::default());
+        let alone = drive(rectify_core::answer(of, &[model.clone()], &prompts, 20, &mut silent), &Cancel::default());
         let alone = alone.unwrap().unwrap();
         let ours = ours.unwrap().unwrap();
         assert_eq!(told, prompts.len());

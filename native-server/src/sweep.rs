@@ -10,6 +10,7 @@ pub mod rows;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    slice,
 };
 
 use rand::{SeedableRng, seq::SliceRandom};
@@ -18,6 +19,7 @@ use rectify_core::{
     Session,
     fluency::{self, TfIdf},
     metrics,
+    model::{LoadedModel, Model},
     task::Question,
 };
 use rectify_protocol::{
@@ -160,6 +162,28 @@ fn editor(
     Ok(editor)
 }
 
+/// An edited model, as one regularizer leaves it.
+struct Variant {
+    regularizer: Regularizer,
+    model: Model,
+}
+
+impl Variant {
+    /// A session's model as it is now.
+    fn of(session: &Session, regularizer: Regularizer) -> Self {
+        Self { regularizer, model: session.model().expect("a cell runs on a model").clone() }
+    }
+}
+
+fn models(variants: &[&Variant]) -> Vec<Model> {
+    variants.iter().map(|variant| variant.model.clone()).collect()
+}
+
+/// The model that a cell edits, as it was loaded.
+fn of(session: &Session) -> &LoadedModel {
+    session.loaded().expect("a cell runs on a model")
+}
+
 /// A cell that is being worked on.
 struct Work<'a, D: Drive> {
     sweep: &'a Sweep,
@@ -184,9 +208,8 @@ impl<D: Drive> Work<'_, D> {
         let order = self.sweep.facts(self.cell);
         for &edits in &self.sweep.spec.edits {
             if edits == 0 {
-                for &regularizer in &self.sweep.regularizers {
-                    self.measure(&mut session.fork(), regularizer, 0, &[])?;
-                }
+                let variants: Vec<Variant> = self.sweep.regularizers.iter().map(|r| Variant::of(session, *r)).collect();
+                self.measure(of(session), &variants, 0, &[])?;
             } else {
                 self.one_update(session, &first(&order, edits))?;
             }
@@ -215,23 +238,30 @@ impl<D: Drive> Work<'_, D> {
     }
 
     /// One fact on top of the other; each regularizer has a sequence of its own, for what it keeps decides what the next
-    /// edit meets.
+    /// edit meets. All of them go on side by side, so that they are measured together.
     fn sequential(&mut self, session: &Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
+        let stops = &self.sweep.spec.edits;
+        let batch = self.cell.batch;
+        let written = |edits: usize| first(&order, edits * batch);
+        let mut sequences = Vec::new();
         for &regularizer in &self.sweep.regularizers {
-            let stops = &self.sweep.spec.edits;
-            let batch = self.cell.batch;
-            let written = |edits: usize| first(&order, edits * batch);
             let missing = stops.iter().rev().find(|edits| !self.complete(regularizer, **edits, &written(**edits)));
-            let Some(&last) = missing else { continue };
-            let mut session = session.fork();
-            for edits in 0..=last {
-                if edits > 0 {
-                    self.operation(&mut session, regularizer, edits, &written(edits)[(edits - 1) * batch..])?;
+            if let Some(&last) = missing {
+                sequences.push((regularizer, session.fork_without_undo(), last));
+            }
+        }
+        let last = sequences.iter().map(|(.., last)| *last).max();
+        for edits in last.map_or(0..0, |last| 0..last + 1) {
+            sequences.retain(|(.., last)| *last >= edits);
+            if edits > 0 {
+                for (regularizer, session, _) in &mut sequences {
+                    self.operation(session, *regularizer, edits, &written(edits)[(edits - 1) * batch..])?;
                 }
-                if stops.contains(&edits) {
-                    self.measure(&mut session, regularizer, edits, &written(edits))?;
-                }
+            }
+            if stops.contains(&edits) {
+                let variants: Vec<Variant> = sequences.iter().map(|(r, session, _)| Variant::of(session, *r)).collect();
+                self.measure(of(session), &variants, edits, &written(edits))?;
             }
         }
         Ok(())
@@ -269,6 +299,7 @@ impl<D: Drive> Work<'_, D> {
         facts: &[(usize, &Fact)],
         seconds: f64,
     ) -> Result<(), Failure> {
+        let mut variants = Vec::with_capacity(regularizers.len());
         for &regularizer in regularizers {
             let command = Command::Regularize { regularizer, over: Over::Each, seed: self.cell.seed };
             let mut weights = self.changed(session, command)?;
@@ -277,66 +308,97 @@ impl<D: Drive> Work<'_, D> {
             }
             let edit = Measured::Edit { item: facts[0].0, seconds, weights };
             self.add_new(regularizer, facts.len(), edit)?;
-            self.measure(session, regularizer, facts.len(), facts)?;
+            variants.push(Variant::of(session, regularizer));
         }
-        Ok(())
+        self.measure(of(session), &variants, facts.len(), facts)
     }
 
-    /// Every fact that was written, and every task.
+    /// Every fact that was written, and every task, by all variants together.
     fn measure(
         &mut self,
-        session: &mut Session,
-        regularizer: Regularizer,
+        of: &LoadedModel,
+        variants: &[Variant],
         edits: usize,
         facts: &[(usize, &Fact)],
     ) -> Result<(), Failure> {
         for &(item, fact) in facts {
-            if self.rows.has(regularizer, edits, &Key::Fact(item)) {
+            let missing = self.missing(variants, edits, &[Key::Fact(item)]);
+            if missing.is_empty() {
                 continue;
             }
             if !self.unedited.facts.contains_key(&item) {
-                let unedited = self.drive.drive(session.predict(fact, true))?;
+                let unedited = metrics::predict(slice::from_ref(&of.model), &of.tokenizer, fact);
+                let unedited = self.drive.drive(unedited)?.remove(0);
                 self.unedited.facts.insert(item, unedited);
             }
-            let after = self.drive.drive(session.predict(fact, false))?;
-            let scores = metrics::scores(&self.unedited.facts[&item], &after);
-            self.add(regularizer, edits, Measured::Fact { item, scores })?;
-        }
-        for &(item, fact) in facts {
-            if self.writes(fact) && !self.rows.has(regularizer, edits, &Key::Text(item)) {
-                let measured = self.text(session, item, fact)?;
-                self.add(regularizer, edits, measured)?;
+            let after = self.drive.drive(metrics::predict(&models(&missing), &of.tokenizer, fact))?;
+            for (variant, after) in missing.iter().zip(after) {
+                let scores = metrics::scores(&self.unedited.facts[&item], &after);
+                self.add(variant.regularizer, edits, Measured::Fact { item, scores })?;
             }
         }
+        for &(item, fact) in facts {
+            if !self.writes(fact) {
+                continue;
+            }
+            for variant in self.missing(variants, edits, &[Key::Text(item)]) {
+                let measured = self.text(of, &variant.model, item, fact)?;
+                self.add(variant.regularizer, edits, measured)?;
+            }
+        }
+        // Rows are written when all variants have answered a part of the records: so much is lost at most.
+        let part = (256 / variants.len().max(1)).max(32);
         for loaded in &self.sweep.tasks {
-            let id = loaded.task.id;
-            let missing: Vec<&(usize, Box<dyn Question>)> = loaded
-                .questions
-                .iter()
-                .filter(|(item, _)| !self.rows.has(regularizer, edits, &Key::Task(id.to_owned(), *item)))
-                .collect();
-            for part in missing.chunks(256) {
-                let key = |item: usize| Key::Task(id.to_owned(), item);
-                let known: Option<Vec<_>> = match edits {
-                    0 => part.iter().map(|(item, _)| self.unedited.tasks.get(&key(*item)).cloned()).collect(),
-                    _ => None,
-                };
-                let judgements = match known {
-                    Some(known) => known,
-                    None => {
-                        let questions: Vec<_> = part.iter().map(|(_, question)| question.as_ref()).collect();
-                        self.drive.drive(tasks::judge(session, loaded.task, &questions, &mut |_| {}))?.judgements
-                    }
-                };
-                for ((item, _), judgement) in part.iter().zip(judgements) {
-                    if edits == 0 {
-                        self.unedited.tasks.insert(key(*item), judgement.clone());
-                    }
-                    self.add(regularizer, edits, Measured::Task { task: id.to_owned(), item: *item, judgement })?;
-                }
+            for records in loaded.questions.chunks(part) {
+                self.records(of, variants, edits, loaded, records)?;
             }
         }
         Ok(())
+    }
+
+    /// Some records of a task.
+    fn records(
+        &mut self,
+        of: &LoadedModel,
+        variants: &[Variant],
+        edits: usize,
+        loaded: &LoadedTask,
+        records: &[(usize, Box<dyn Question>)],
+    ) -> Result<(), Failure> {
+        let task = loaded.task.id;
+        let keys: Vec<Key> = records.iter().map(|(item, _)| Key::Task(task.to_owned(), *item)).collect();
+        let missing = self.missing(variants, edits, &keys);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let questions: Vec<&dyn Question> = records.iter().map(|(_, question)| question.as_ref()).collect();
+        let judge = |models: &[Model]| {
+            let judged = self.drive.drive(tasks::judge(of, models, loaded.task, &questions, &mut |_| {}))?;
+            Ok::<_, Failure>(judged.judgements)
+        };
+        let judgements = if edits > 0 {
+            judge(&models(&missing))?
+        } else {
+            if keys.iter().any(|key| !self.unedited.tasks.contains_key(key)) {
+                let judged = judge(slice::from_ref(&of.model))?.remove(0);
+                self.unedited.tasks.extend(keys.iter().cloned().zip(judged));
+            }
+            let judged: Vec<_> = keys.iter().map(|key| self.unedited.tasks[key].clone()).collect();
+            vec![judged; missing.len()]
+        };
+        for (variant, judgements) in missing.iter().zip(judgements) {
+            for ((item, _), judgement) in records.iter().zip(judgements) {
+                let measured = Measured::Task { task: task.to_owned(), item: *item, judgement };
+                self.add_new(variant.regularizer, edits, measured)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The variants of which a row is missing.
+    fn missing<'v>(&self, variants: &'v [Variant], edits: usize, keys: &[Key]) -> Vec<&'v Variant> {
+        let lacks = |variant: &&Variant| keys.iter().any(|key| !self.rows.has(variant.regularizer, edits, key));
+        variants.iter().filter(lacks).collect()
     }
 
     /// Whether texts of a fact are asked for.
@@ -345,8 +407,7 @@ impl<D: Drive> Work<'_, D> {
     }
 
     /// Lets the model write, and scores its texts.
-    fn text(&self, session: &Session, item: usize, fact: &Fact) -> Result<Measured, Failure> {
-        let (of, model) = session.loaded().zip(session.model()).expect("a cell runs on a model");
+    fn text(&self, of: &LoadedModel, model: &Model, item: usize, fact: &Fact) -> Result<Measured, Failure> {
         let texts = self.drive.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
         let entropy = texts.iter().map(|text| fluency::n_gram_entropy(text)).sum::<f64>() / texts.len() as f64;
         let words = self.sweep.words.as_ref().filter(|_| !fact.references.is_empty());

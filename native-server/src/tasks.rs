@@ -8,10 +8,11 @@ use std::{
 };
 
 use rectify_core::{
-    Answered, Session,
+    Answered,
+    model::{LoadedModel, Model},
     task::{Question, TASKS, Task, VARIANTS},
 };
-use rectify_protocol::{Failure, Judgement, Kind, unknown};
+use rectify_protocol::{Continuation, Failure, Judgement, Kind, unknown};
 
 use crate::{crew, data::DataSet, io};
 
@@ -138,38 +139,40 @@ const VARIANTS_OF: &[(&str, &str)] = &[("reasoning_unaided", "reasoning"), ("ope
 
 /// How some questions were answered.
 pub struct Judged {
-    /// By the questions' order; absent where prompt and answer do not fit the context.
-    pub judgements: Vec<Option<Judgement>>,
-    /// Tokens that went through the model.
+    /// Of each model, by the questions' order; absent where prompt and answer do not fit the context.
+    pub judgements: Vec<Vec<Option<Judgement>>>,
+    /// Tokens that went through the models.
     pub tokens: usize,
     /// Seconds it took.
     pub seconds: f64,
 }
 
-/// Lets the session's model answer some questions. `watch` is told of prompts done.
+/// Lets `of`'s model, or variants of it, answer some questions. `watch` is told of prompts done.
 ///
 /// # Errors
 ///
 /// As [`crew::answer`].
 pub async fn judge(
-    session: &Session,
+    of: &LoadedModel,
+    models: &[Model],
     task: &Task,
     questions: &[&dyn Question],
     watch: &mut dyn FnMut(usize),
 ) -> rectify_core::Result<Judged> {
-    let (Some(of), Some(model)) = (session.loaded(), session.model()) else {
-        return Err(rectify_core::Error::NoModel);
-    };
     let started = Instant::now();
     let asked: Vec<Vec<String>> = questions.iter().map(|question| question.prompts()).collect();
-    let Answered { continuations, tokens } = crew::answer(of, model, &asked.concat(), task.new_tokens, watch).await?;
-    let mut continuations = continuations.into_iter();
-    let judgements = questions.iter().zip(&asked).map(|(question, prompts)| {
-        let replies: Option<Vec<_>> =
-            continuations.by_ref().take(prompts.len()).collect::<Vec<_>>().into_iter().collect();
-        replies.map(|replies| question.judge(&replies))
-    });
-    Ok(Judged { judgements: judgements.collect(), tokens, seconds: started.elapsed().as_secs_f64() })
+    let Answered { continuations, tokens } = crew::answer(of, models, &asked.concat(), task.new_tokens, watch).await?;
+    let judged = |continuations: Vec<Option<Continuation>>| {
+        let mut continuations = continuations.into_iter();
+        let judged = questions.iter().zip(&asked).map(|(question, prompts)| {
+            let replies: Vec<Option<Continuation>> = continuations.by_ref().take(prompts.len()).collect();
+            let replies: Option<Vec<Continuation>> = replies.into_iter().collect();
+            replies.map(|replies| question.judge(&replies))
+        });
+        judged.collect()
+    };
+    let judgements = continuations.into_iter().map(judged).collect();
+    Ok(Judged { judgements, tokens, seconds: started.elapsed().as_secs_f64() })
 }
 
 #[cfg(test)]

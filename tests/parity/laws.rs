@@ -4,7 +4,7 @@ use burn::tensor::{Distribution, Tensor};
 use std::sync::Arc;
 
 use rectify_core::{
-    Session,
+    Session, answer,
     edit::{
         Delta, Input, WeightDelta,
         moments::Moment,
@@ -12,7 +12,8 @@ use rectify_core::{
         rome::rank_one,
         value::{FactRows, Prepared},
     },
-    model::{Matrix, WeightSite},
+    metrics::{predict, scores},
+    model::{Matrix, Model, WeightSite},
 };
 use rectify_protocol::{
     ArchitectureKind, Command, Contexts, EditSpec, EditorSpec, Event, Fact, FactToken, Guards, KeyChoice, Neighbor,
@@ -371,5 +372,52 @@ fn the_mean_key_and_the_prompt_key_write_the_fact_too() {
         };
         let fact = &report.facts[0];
         assert!(fact.after.p_new > fact.before.p_new, "{key:?}");
+    }
+}
+
+/// Variants of a model, whose first `intact` blocks they have in common.
+fn variants(model: &Model, intact: usize) -> Vec<Model> {
+    let changed = |layer: usize, step: f64| {
+        let site = WeightSite { layer, matrix: Matrix::MlpDown };
+        let delta = Delta::Dense(model.weight(site) * step);
+        model.apply(&[WeightDelta { site, delta }]).expect("fits")
+    };
+    let last = model.shape().layers - 1;
+    let mut all = vec![model.clone()];
+    if intact <= last {
+        all.extend([changed(intact, 0.5), changed(last, -2.0), changed(intact, -1.5)]);
+    } else {
+        all.push(model.clone());
+    }
+    assert_eq!(all.iter().map(Model::intact).min(), Some(intact));
+    all
+}
+
+#[golden::test]
+fn variants_that_are_asked_together_answer_as_each_alone() {
+    for golden in MODELS.map(Golden::open) {
+        let loaded = golden.model();
+        let prompts: Vec<String> =
+            ["The mother tongue of", "The mother tongue of Danielle Darrieux is", "The sea"].map(String::from).to_vec();
+        for intact in 0..=loaded.model.shape().layers {
+            let models = variants(&loaded.model, intact);
+            let ask = |models: &[Model]| {
+                let mut silent = |_| {};
+                let answered = pollster::block_on(answer(&loaded, models, &prompts, 9, &mut silent)).expect("answers");
+                let predicted = pollster::block_on(predict(models, &loaded.tokenizer, &fact())).expect("predicts");
+                (answered, predicted)
+            };
+            let (together, predicted) = ask(&models);
+            let mut tokens = 0;
+            for (i, model) in models.iter().enumerate() {
+                let (alone, mut expected) = ask(std::slice::from_ref(model));
+                let case = format!("{}: model {i}, {intact} blocks in common", golden.name);
+                assert_eq!(together.continuations[i], alone.continuations[0], "{case}");
+                let expected = expected.remove(0);
+                assert_eq!(scores(&predicted[0], &predicted[i]), scores(&predicted[0], &expected), "{case}");
+                tokens += alone.tokens;
+            }
+            assert_eq!(together.tokens, tokens);
+        }
     }
 }

@@ -91,7 +91,8 @@ fn probability_scores_compare_the_two_targets_per_token() {
             ..Fact::default()
         };
         let ask = |fact: &Fact| {
-            let predictions = pollster::block_on(predict(&loaded.model, &loaded.tokenizer, fact)).expect("predicts");
+            let model = std::slice::from_ref(&loaded.model);
+            let predictions = pollster::block_on(predict(model, &loaded.tokenizer, fact)).expect("predicts").remove(0);
             scores(&predictions, &predictions)
         };
         let per_token = |prompt: &str, target: &str| {

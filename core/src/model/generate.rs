@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use rectify_protocol::Candidate;
 
-use super::{Cache, Frame, Model, NoTap};
+use super::{Cache, Frame, Model, NoTap, Trunk};
 use crate::{
     Error, Result,
     read::{read, read_ids},
@@ -127,34 +127,54 @@ impl Model {
     ///
     /// When a target begins behind the end of its row.
     pub async fn score(&self, rows: &[Scored]) -> Result<Vec<Vec<TokenScore>>> {
+        Ok(Self::score_each(std::slice::from_ref(self), rows).await?.remove(0))
+    }
+
+    /// The same for each of several variants of one model; what no edit changed is computed once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::score`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Model::score`].
+    pub async fn score_each(models: &[Self], rows: &[Scored]) -> Result<Vec<Vec<Vec<TokenScore>>>> {
+        let Some(first) = models.first() else { return Ok(Vec::new()) };
         for row in rows {
             assert!(row.from <= row.ids.len(), "a target begins within its row");
-            self.check_prompt(&row.ids[..row.from], row.ids.len() - row.from)?;
+            first.check_prompt(&row.ids[..row.from], row.ids.len() - row.from)?;
         }
         let n_targets: usize = rows.iter().map(|row| row.ids.len() - row.from).sum();
         if n_targets == 0 {
-            return Ok(rows.iter().map(|_| Vec::new()).collect());
+            return Ok(models.iter().map(|_| rows.iter().map(|_| Vec::new()).collect()).collect());
         }
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
-        let (hidden, frame) = self.extend(&ids, &mut Cache::empty(rows.len(), self.shape().layers), &mut NoTap);
+        let nothing = Cache::empty(rows.len(), first.shape().layers);
+        let trunk = Trunk::new(models, &ids, &nothing);
         let (mut at, mut targets) = (Vec::with_capacity(n_targets), Vec::with_capacity(n_targets));
         for (i, row) in rows.iter().enumerate() {
             for pos in row.from..row.ids.len() {
-                at.push(frame.flat(i, pos - 1));
+                at.push(trunk.frame.flat(i, pos - 1));
                 targets.push(row.ids[pos] as usize);
             }
         }
-        let log_p = log_softmax(self.logits(states_at(hidden, &at)), 1); // [n_targets, vocab]
-        let predicted = read_ids(log_p.clone().argmax(1)).await?;
-        let log_p = read(picked(&log_p, &targets)).await?;
-        let mut scores = log_p.into_iter().zip(predicted);
-        let mut take = |n| {
-            let scores = scores.by_ref().take(n);
-            // A ruined model whose logits are no numbers gives a token no probability.
-            let log_p = |log_p: f32| if log_p.is_nan() { f64::NEG_INFINITY } else { f64::from(log_p) };
-            scores.map(|(found, predicted)| TokenScore { log_p: log_p(found), predicted }).collect()
-        };
-        Ok(rows.iter().map(|row| take(row.ids.len() - row.from)).collect())
+        let mut all = Vec::with_capacity(models.len());
+        for model in models {
+            let hidden = trunk.finish(model, &mut nothing.clone());
+            let log_p = log_softmax(model.logits(states_at(hidden, &at)), 1); // [n_targets, vocab]
+            let predicted = read_ids(log_p.clone().argmax(1)).await?;
+            let log_p = read(picked(&log_p, &targets)).await?;
+            let mut scores = log_p.into_iter().zip(predicted);
+            let mut take = |n| {
+                let scores = scores.by_ref().take(n);
+                // A ruined model whose logits are no numbers gives a token no probability.
+                let log_p = |log_p: f32| if log_p.is_nan() { f64::NEG_INFINITY } else { f64::from(log_p) };
+                scores.map(|(found, predicted)| TokenScore { log_p: log_p(found), predicted }).collect()
+            };
+            all.push(rows.iter().map(|row| take(row.ids.len() - row.from)).collect());
+        }
+        Ok(all)
     }
 
     fn check_prompt(&self, prompt: &[u32], new: usize) -> Result<()> {

@@ -62,6 +62,8 @@ pub struct Gpt2 {
     positions: Tensor<2>,
     blocks: Vec<Block>,
     final_norm: Norm,
+    /// How many blocks, from the first on, no edit has changed.
+    pub(super) intact: usize,
 }
 
 #[derive(Clone)]
@@ -126,6 +128,7 @@ impl Gpt2 {
             tokens: tensors.embedding(&format!("{prefix}wte.weight"), [config.vocab_size, d])?,
             positions: tensors.matrix(&format!("{prefix}wpe.weight"), [config.n_positions, d])?,
             final_norm: norm(tensors, format!("{prefix}ln_f"))?,
+            intact: config.n_layer,
             config,
         })
     }
@@ -191,7 +194,7 @@ impl Gpt2 {
     }
 
     pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
-        let mut edited = self.clone();
+        let mut edited = Self { intact: self.intact.min(site.layer), ..self.clone() };
         match site.matrix {
             Matrix::MlpUp => edited.blocks[site.layer].up.weight = weight,
             Matrix::MlpDown => edited.blocks[site.layer].down.weight = weight,

@@ -85,6 +85,8 @@ pub struct Llama {
     /// The token embedding again where the head is tied.
     head: Embedding,
     rotation: Rotation,
+    /// How many blocks, from the first on, no edit has changed.
+    pub(super) intact: usize,
 }
 
 #[derive(Clone)]
@@ -142,7 +144,7 @@ impl Llama {
                 down: linear(tensors, format!("{mlp}.down_proj.weight"), [d_mlp, d])?,
             })
         });
-        let blocks = blocks.collect::<Result<_>>()?;
+        let blocks = blocks.collect::<Result<Vec<_>>>()?;
         let tokens = tensors.embedding("model.embed_tokens.weight", [config.vocab_size, d])?;
         let head = if config.tie_word_embeddings {
             tokens.clone()
@@ -150,7 +152,8 @@ impl Llama {
             tensors.embedding("lm_head.weight", [config.vocab_size, d])?
         };
         let rotation = Rotation::new(&config, &tokens);
-        Ok(Self { blocks, tokens, head, final_norm: norm(tensors, "model.norm.weight".into())?, rotation, config })
+        let (final_norm, intact) = (norm(tensors, "model.norm.weight".into())?, blocks.len());
+        Ok(Self { blocks, tokens, head, final_norm, rotation, intact, config })
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -217,7 +220,7 @@ impl Llama {
     }
 
     pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
-        let mut edited = self.clone();
+        let mut edited = Self { intact: self.intact.min(site.layer), ..self.clone() };
         let block = &mut edited.blocks[site.layer];
         match site.matrix {
             Matrix::MlpGate => block.gate = weight,

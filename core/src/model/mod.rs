@@ -18,12 +18,14 @@ mod gpt2;
 mod llama;
 mod presets;
 mod tap;
+mod trunk;
 
 pub use checkpoint::Loader;
 pub(crate) use checkpoint::{floats, hex, metadata, open};
 pub use frame::{Cache, Frame};
 pub use presets::presets;
 pub use tap::{At, Capture, NoTap, Site, Tap};
+pub(crate) use trunk::Trunk;
 
 /// A language model: weights on a device.
 #[derive(Clone)]
@@ -106,6 +108,14 @@ impl Model {
         match self {
             Self::Gpt2(_) => ArchitectureKind::Gpt2,
             Self::Llama(_) => ArchitectureKind::Llama,
+        }
+    }
+
+    /// How many blocks, from the first on, are as they were loaded.
+    pub fn intact(&self) -> usize {
+        match self {
+            Self::Gpt2(model) => model.intact,
+            Self::Llama(model) => model.intact,
         }
     }
 

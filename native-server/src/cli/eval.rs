@@ -52,13 +52,16 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
         let questions: Vec<&dyn Question> = questions.iter().map(|(_, question)| question.as_ref()).collect();
         let total = questions.iter().map(|question| question.prompts().len()).sum::<usize>() as u64;
         let mut watch = |done| desk.line.show_count(task.name, done as u64, total);
-        let judged = desk.drive(tasks::judge(&desk.session, task, &questions, &mut watch))?;
+        let (of, model) = desk.session.loaded().zip(desk.session.model()).expect("a desk opens with a model");
+        let models = std::slice::from_ref(model);
+        let mut judged = desk.drive(tasks::judge(of, models, task, &questions, &mut watch))?;
+        let judgements = judged.judgements.remove(0);
         reports.push(TaskReport {
             task: task.id.into(),
             name: task.name.into(),
             file: [file, hash],
-            skipped: judged.judgements.iter().filter(|judgement| judgement.is_none()).count(),
-            scores: TaskScores::of(judged.judgements.iter().flatten()),
+            skipped: judgements.iter().filter(|judgement| judgement.is_none()).count(),
+            scores: TaskScores::of(judgements.iter().flatten()),
             seconds: judged.seconds,
             tokens: judged.tokens,
         });

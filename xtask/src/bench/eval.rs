@@ -15,6 +15,9 @@ use crate::{
 /// Padded tokens of the peer's batches: it takes the size with which it is fastest. We choose our own.
 const BATCHES: [usize; 3] = [4096, 1024, 512];
 
+/// Variants of a model that a sweep asks together: one for each regularizer of the paper's Figure 7.
+const VARIANTS: usize = 8;
+
 /// What the published scripts pad to, where the context holds as many.
 const PADDED: usize = 1024;
 
@@ -29,8 +32,11 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     let tasks: Vec<&str> = tasks.split(',').collect();
     let asked = sides.ours.ask(&json!({ "job": "prompts", "data": data, "tasks": tasks, "limit": limit }))?;
     let width = sides.shape("context")?.min(PADDED);
+    let layers = sides.shape("layers")?;
+    let layer = sides.about["rome"][0].as_u64().context("ROME has a layer")? as usize;
 
     let (mut all_ours, mut all_peer, mut all_slow) = (Vec::new(), Vec::new(), Vec::new());
+    let mut by_variants = [0.0; 2];
     let mut lines = Vec::new();
     for task in asked["tasks"].as_array().context("tasks are a list")? {
         let name = task["task"].as_str().unwrap_or_default();
@@ -47,6 +53,12 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
         let (_, batch, expected) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).context("a size was tried")?;
         let differing = differing(&sides.ours.ask(&job(batch))?, &expected);
         let (ours, peer) = sides.time(&job(batch))?;
+
+        for (n, seconds) in [1, VARIANTS].into_iter().zip(&mut by_variants) {
+            let job =
+                json!({ "job": "variants", "prompts": prompts, "new_tokens": new_tokens, "n": n, "layer": layer });
+            *seconds += number(&sides.ours.ask(&job)?, "seconds")?;
+        }
 
         let few: Vec<&Value> = prompts.iter().step_by(prompts.len().div_ceil(slow_items)).collect();
         let slow = json!({ "job": "answer_one_by_one", "prompts": few, "new_tokens": new_tokens, "width": width });
@@ -91,6 +103,13 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     println!("{}; scaled", slow.line("one by one, padded"));
     println!("{}", goal("batched ÷ ours", &peer, &ours, 1.0));
     println!("{}", goal("one by one ÷ ours", &slow, &ours, 10.0));
+    let [one, all] = by_variants;
+    println!(
+        "  one more of {VARIANTS} variants that differ in layer {layer} of {layers}, ÷ the first: {:.2}; without \
+         generated tokens at least {:.2}",
+        (all - one) / (VARIANTS - 1) as f64 / one,
+        (layers - layer) as f64 / layers as f64
+    );
     Ok(())
 }
 

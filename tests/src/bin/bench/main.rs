@@ -54,6 +54,8 @@ enum Job {
     Prompts { data: PathBuf, tasks: Vec<String>, limit: Option<usize> },
     /// Greedy continuations.
     Answer { prompts: Vec<String>, new_tokens: usize },
+    /// Greedy continuations by `n` variants that differ in one layer.
+    Variants { prompts: Vec<String>, new_tokens: usize, n: usize, layer: usize },
     /// How fast products are.
     Matmul { rows: usize, inner: usize, columns: usize, least: f64 },
 }
@@ -83,6 +85,7 @@ fn answer(session: &mut Session, bench: &mut algebra::Bench, job: Job) -> Result
         Job::Rect { keep, least, save } => bench.rect(keep, least, save.as_deref()),
         Job::Prompts { data, tasks, limit } => questions::prompts(&data, &tasks, limit),
         Job::Answer { prompts, new_tokens } => questions::answers(session, &prompts, new_tokens),
+        Job::Variants { prompts, new_tokens, n, layer } => questions::variants(session, &prompts, new_tokens, n, layer),
         Job::Matmul { rows, inner, columns, least } => algebra::matmul(session.device(), [rows, inner, columns], least),
     }
 }
