@@ -197,9 +197,12 @@ fn parts(lens: &[usize], new_tokens: usize, at_once: usize) -> Vec<Range<usize>>
     const TOKENS: [usize; 2] = [4096, 512];
     let at_once = at_once.max(1);
     let most = (TOKENS[0] / at_once).max(TOKENS[1]);
-    let each = (lens.iter().sum::<usize>() + lens.len() * new_tokens).div_ceil(at_once);
-    // Smaller batches are less work at once, and keep everybody busy to the end.
-    let cuts = (0..4).map(|halvings| most.min(each >> halvings)).chain([most]).map(|most| cut(lens, new_tokens, most));
+    let all = lens.iter().sum::<usize>() + lens.len() * new_tokens;
+    let row = lens.first().map_or(0, |longest| longest + new_tokens);
+    // One batch for each, or smaller ones of which whoever is done takes the next. The parts are only about equal: a
+    // row more has to fit.
+    let cuts = (0..4).map(|halvings| most.min((all / at_once >> halvings) + row)).chain([most]);
+    let cuts = cuts.map(|most| cut(lens, new_tokens, most));
     let longest = |parts: &Vec<Range<usize>>| {
         let mut busy = vec![0; at_once];
         for part in parts {
