@@ -197,12 +197,10 @@ fn parts(lens: &[usize], new_tokens: usize, at_once: usize) -> Vec<Range<usize>>
     const TOKENS: [usize; 2] = [4096, 512];
     let at_once = at_once.max(1);
     let most = (TOKENS[0] / at_once).max(TOKENS[1]);
-    let all = lens.iter().sum::<usize>() + lens.len() * new_tokens;
-    let row = lens.first().map_or(0, |longest| longest + new_tokens);
-    // One batch for each, or smaller ones of which whoever is done takes the next. The parts are only about equal: a
-    // row more has to fit.
-    let cuts = (0..4).map(|halvings| most.min((all / at_once >> halvings) + row)).chain([most]);
-    let cuts = cuts.map(|most| cut(lens, new_tokens, most));
+    let all = lens.iter().map(|len| len + new_tokens).sum::<usize>();
+    // From eight batches for each that answers, of which whoever is done takes the next, to one for two of them.
+    let sizes = (1..=16).map(|eighths| most.min(eighths * all / (8 * at_once)));
+    let cuts = sizes.map(|most| cut(lens, new_tokens, most));
     let longest = |parts: &Vec<Range<usize>>| {
         let mut busy = vec![0; at_once];
         for part in parts {
@@ -214,10 +212,10 @@ fn parts(lens: &[usize], new_tokens: usize, at_once: usize) -> Vec<Range<usize>>
     cuts.min_by_key(longest).unwrap_or_default()
 }
 
-/// What a batch costs, in tokens: those it computes, padding included, and for each pass over the model about 64, in
+/// What a batch costs, in tokens: those it computes, padding included, and for each pass over the model about 32, in
 /// whose time its weights are read.
 fn price(lens: &[usize], part: Range<usize>, new_tokens: usize) -> usize {
-    const PASS: usize = 64;
+    const PASS: usize = 32;
     part.len() * (lens[part.start] + new_tokens) + PASS * new_tokens
 }
 

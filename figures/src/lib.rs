@@ -15,4 +15,4 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use study::{Editor, MEASURES, Point, Score, Study, Sweep, above};
+pub use study::{Editor, MEASURES, Measure, Point, Score, Study, Sweep, above};

@@ -110,23 +110,39 @@ pub struct Score {
     pub seeds: usize,
 }
 
-/// What is measured of edits, by name, and how a person reads it.
-pub const MEASURES: &[(&str, &str)] = &[
-    ("reliability", "reliability"),
-    ("generalization", "generalization"),
-    ("locality", "locality"),
-    ("portability", "portability"),
-    ("es", "ES"),
-    ("ps", "PS"),
-    ("ns", "NS"),
-    ("s", "S"),
-    ("em", "EM"),
-    ("pm", "PM"),
-    ("nm", "NM"),
-    ("entropy", "n-gram entropy"),
-    ("consistency", "consistency"),
-    (MANHATTAN, "‖ΔW‖₁"),
-    (SECONDS, "s"),
+/// Something that is measured of edits.
+pub struct Measure {
+    /// Its name among a point's scores.
+    pub name: &'static str,
+    /// How a person reads it.
+    pub words: &'static str,
+    /// Its mean over what was measured.
+    of: fn(&Sum<'_>) -> Option<f64>,
+}
+
+const fn measure(name: &'static str, words: &'static str, of: fn(&Sum<'_>) -> Option<f64>) -> Measure {
+    Measure { name, words, of }
+}
+
+/// All of them, in the order in which they are shown.
+pub const MEASURES: &[Measure] = &[
+    measure("reliability", "reliability", |sum| sum.mean(|fact| Some(fact.reliability))),
+    measure("generalization", "generalization", |sum| sum.mean(|fact| fact.generalization)),
+    measure("locality", "locality", |sum| sum.mean(|fact| fact.locality)),
+    measure("portability", "portability", |sum| sum.mean(|fact| fact.portability)),
+    measure("es", "ES", |sum| Some(sum.probability()?.means.es)),
+    measure("ps", "PS", |sum| sum.probability()?.means.ps),
+    measure("ns", "NS", |sum| sum.probability()?.means.ns),
+    measure("s", "S", |sum| sum.probability()?.s),
+    measure("em", "EM", |sum| Some(sum.probability()?.means.em)),
+    measure("pm", "PM", |sum| sum.probability()?.means.pm),
+    measure("nm", "NM", |sum| sum.probability()?.means.nm),
+    measure("entropy", "n-gram entropy", |sum| mean(sum.entropies.iter().copied())),
+    measure("consistency", "consistency", |sum| mean(sum.consistencies.iter().copied())),
+    measure(MANHATTAN, "‖ΔW‖₁", |sum| {
+        mean(sum.changes.iter().map(|weights| weights.iter().map(|change| change.manhattan).sum()))
+    }),
+    measure(SECONDS, "s", |sum| mean(sum.seconds.iter().copied())),
 ];
 
 /// The sum of absolute changes.
@@ -237,28 +253,19 @@ impl<'r> Sum<'r> {
         }
     }
 
+    /// Over the facts that have the score.
+    fn mean(&self, score: fn(&FactScores) -> Option<f64>) -> Option<f64> {
+        mean(self.facts.iter().filter_map(|fact| score(fact)))
+    }
+
+    fn probability(&self) -> Option<ProbabilityMeans> {
+        let scores: Vec<_> = self.facts.iter().filter_map(|fact| fact.probability).collect();
+        ProbabilityMeans::of(&scores)
+    }
+
     fn scores(&self) -> Vec<(String, f64)> {
-        let facts = |score: fn(&FactScores) -> Option<f64>| mean(self.facts.iter().filter_map(|fact| score(fact)));
-        let probability: Vec<_> = self.facts.iter().filter_map(|fact| fact.probability).collect();
-        let means = ProbabilityMeans::of(&probability);
-        let manhattan = |weights: &&[WeightChange]| weights.iter().map(|change| change.manhattan).sum();
-        let mut scores = vec![
-            ("reliability".to_owned(), facts(|fact| Some(fact.reliability))),
-            ("generalization".to_owned(), facts(|fact| fact.generalization)),
-            ("locality".to_owned(), facts(|fact| fact.locality)),
-            ("portability".to_owned(), facts(|fact| fact.portability)),
-            ("es".to_owned(), means.map(|means| means.es)),
-            ("em".to_owned(), means.map(|means| means.em)),
-            ("ps".to_owned(), means.and_then(|means| means.ps)),
-            ("pm".to_owned(), means.and_then(|means| means.pm)),
-            ("ns".to_owned(), means.and_then(|means| means.ns)),
-            ("nm".to_owned(), means.and_then(|means| means.nm)),
-            ("s".to_owned(), means.and_then(|means| means.s)),
-            ("entropy".to_owned(), mean(self.entropies.iter().copied())),
-            ("consistency".to_owned(), mean(self.consistencies.iter().copied())),
-            (MANHATTAN.to_owned(), mean(self.changes.iter().map(manhattan))),
-            (SECONDS.to_owned(), mean(self.seconds.iter().copied())),
-        ];
+        let mut scores: Vec<(String, Option<f64>)> =
+            MEASURES.iter().map(|measure| (measure.name.to_owned(), (measure.of)(self))).collect();
         for threshold in WeightChange::THRESHOLDS {
             scores.push((
                 above(threshold),

@@ -24,8 +24,8 @@ impl Table {
         let batches = study.editors.iter().any(|editor| editor.batch > 1);
         let refused = study.points.iter().any(|point| point.refused > 0);
         let mut names: Vec<(String, String)> = Vec::new();
-        let measures = MEASURES.iter().filter(|(name, _)| has(name));
-        names.extend(measures.map(|(name, words)| (name.to_string(), words.to_string())));
+        let measures = MEASURES.iter().filter(|measure| has(measure.name));
+        names.extend(measures.map(|measure| (measure.name.to_owned(), measure.words.to_owned())));
         for task in study.tasks.iter().filter(|task| has(task)) {
             names.push((task.clone(), words(task)));
             names.push((format!("{task} strict"), "strict".into()));

@@ -142,6 +142,18 @@ fn half_a_line_is_left_out_and_a_wrong_one_named() {
 }
 
 #[test]
+fn rows_of_another_shape_are_refused() {
+    let mut cell = cell("rome", 0, EditMode::Sequential);
+    cell.schema += 1;
+    let text = serde_json::to_string(&cell).unwrap() + "\n";
+    let mut sweep = Sweep { name: "s".into(), cells: Vec::new() };
+    let failure = sweep.add_file("later.jsonl", &text).unwrap_err();
+    let [theirs, ours] = [Cell::SCHEMA + 1, Cell::SCHEMA];
+    assert_eq!(failure.message, format!("later.jsonl has rows of shape {theirs}; this program reads shape {ours}"));
+    assert!(sweep.cells.is_empty());
+}
+
+#[test]
 fn cells_that_differ_in_anything_are_not_mixed() {
     let mut newer = cell("rome", 0, EditMode::Single);
     newer.program = "rectify 2".into();

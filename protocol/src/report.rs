@@ -128,18 +128,9 @@ pub struct ProbabilityScores {
 /// Means of [`ProbabilityScores`] over facts, each over those that have it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbabilityMeans {
-    /// Mean of [`ProbabilityScores::es`].
-    pub es: f64,
-    /// Mean of [`ProbabilityScores::em`].
-    pub em: f64,
-    /// Mean of [`ProbabilityScores::ps`].
-    pub ps: Option<f64>,
-    /// Mean of [`ProbabilityScores::pm`].
-    pub pm: Option<f64>,
-    /// Mean of [`ProbabilityScores::ns`].
-    pub ns: Option<f64>,
-    /// Mean of [`ProbabilityScores::nm`].
-    pub nm: Option<f64>,
+    /// The mean of each score.
+    #[serde(flatten)]
+    pub means: ProbabilityScores,
     /// Score S: the harmonic mean of the means of ES, PS and NS.
     pub s: Option<f64>,
 }
@@ -148,16 +139,16 @@ impl ProbabilityMeans {
     /// The means; absent of nothing.
     pub fn of(scores: &[ProbabilityScores]) -> Option<Self> {
         let over = |score: fn(&ProbabilityScores) -> Option<f64>| mean(scores.iter().filter_map(score));
-        let (es, ps, ns) = (over(|scores| Some(scores.es))?, over(|scores| scores.ps), over(|scores| scores.ns));
-        Some(Self {
-            es,
+        let means = ProbabilityScores {
+            es: over(|scores| Some(scores.es))?,
             em: over(|scores| Some(scores.em))?,
-            ps,
+            ps: over(|scores| scores.ps),
             pm: over(|scores| scores.pm),
-            ns,
+            ns: over(|scores| scores.ns),
             nm: over(|scores| scores.nm),
-            s: ps.zip(ns).map(|(ps, ns)| 3.0 / (es.recip() + ps.recip() + ns.recip())),
-        })
+        };
+        let s = means.ps.zip(means.ns).map(|(ps, ns)| 3.0 / (means.es.recip() + ps.recip() + ns.recip()));
+        Some(Self { means, s })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The page that draws rows of sweeps, from a folder of the visitor's or of the server's.
 
-use leptos::{html, prelude::*, task::spawn_local};
+use leptos::{prelude::*, task::spawn_local};
 use rectify_figures::{Sweep, html::body};
 use rectify_protocol::Failure;
 use web_sys::{File, HtmlInputElement};
@@ -72,8 +72,6 @@ pub fn SweepsPage(
             show(turn, files.and_then(draw));
         });
     };
-    let folder = NodeRef::<html::Input>::new();
-    let files = NodeRef::<html::Input>::new();
     let state = move || match shown.get() {
         Shown::Nothing => "empty",
         Shown::Reading => "reading",
@@ -92,37 +90,8 @@ pub fn SweepsPage(
             <section class="card" aria-labelledby="sweeps-heading">
                 <h2 id="sweeps-heading">"Rows of a sweep"</h2>
                 <div class="sources">
-                    <label class="button" for=ids::SWEEP_FOLDER>
-                        "Open a folder"
-                        <input
-                            class="unseen"
-                            type="file"
-                            id=ids::SWEEP_FOLDER
-                            node_ref=folder
-                            prop:webkitdirectory=true
-                            on:change=move |_| {
-                                if let Some(input) = folder.get_untracked() {
-                                    open_files(input);
-                                }
-                            }
-                        />
-                    </label>
-                    <label class="button" for=ids::SWEEP_FILES>
-                        "Open files"
-                        <input
-                            class="unseen"
-                            type="file"
-                            id=ids::SWEEP_FILES
-                            node_ref=files
-                            multiple=true
-                            accept=".jsonl"
-                            on:change=move |_| {
-                                if let Some(input) = files.get_untracked() {
-                                    open_files(input);
-                                }
-                            }
-                        />
-                    </label>
+                    {chooser(ids::SWEEP_FOLDER, "Open a folder", true, open_files)}
+                    {chooser(ids::SWEEP_FILES, "Open files", false, open_files)}
                     <Show when=move || served.with(|names| !names.is_empty())>
                         <label>
                             "On the server "
@@ -146,6 +115,29 @@ pub fn SweepsPage(
             </section>
             <section class="card" id=ids::SWEEP_VIEW data-state=state aria-live="polite">{contents}</section>
         </main>
+    }
+}
+
+/// A button that lets the visitor choose a folder, or several files.
+fn chooser(
+    id: &'static str,
+    words: &'static str,
+    folder: bool,
+    chosen: impl Fn(HtmlInputElement) + 'static,
+) -> impl IntoView {
+    view! {
+        <label class="button" for=id>
+            {words}
+            <input
+                class="unseen"
+                type="file"
+                id=id
+                prop:webkitdirectory=folder
+                multiple=!folder
+                accept=".jsonl"
+                on:change:target=move |event| chosen(event.target())
+            />
+        </label>
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use rectify_core::edit::moments::Moment;
 use rectify_protocol::{
-    Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure, RunCommand, RunReport,
-    Summary, WeightChange, unknown,
+    Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure, ProbabilityMeans,
+    RunCommand, RunReport, Summary, WeightChange, unknown,
 };
 
 use super::{
@@ -293,9 +293,9 @@ fn describe_summary(text: &mut String, when: &str, summary: &Summary) {
         let _ = write!(text, ", portability {}", score(summary.portability));
     }
     let _ = writeln!(text, " ({:.2} s of editing)", summary.seconds);
-    if let Some(means) = &summary.probability {
-        let [es, ps, ns] = [Some(means.es), means.ps, means.ns].map(score);
-        let _ = writeln!(text, "  by probabilities: ES {es}, PS {ps}, NS {ns}, score S {}", score(means.s));
+    if let Some(ProbabilityMeans { means, s }) = &summary.probability {
+        let [es, ps, ns, s] = [Some(means.es), means.ps, means.ns, *s].map(score);
+        let _ = writeln!(text, "  by probabilities: ES {es}, PS {ps}, NS {ns}, score S {s}");
     }
 }
 
