@@ -275,13 +275,26 @@ mod tests {
         parts
     }
 
+    /// The parts that end there.
+    fn parts_until(ends: &[usize]) -> Vec<Range<usize>> {
+        [0].iter().chain(ends).zip(ends).map(|(start, end)| *start..*end).collect()
+    }
+
     #[test]
     fn rows_are_cut_where_little_is_padding() {
         assert!(check_parts(&[], 1, 2, 2048).is_empty());
-        assert_eq!(check_parts(&[900], 5, 2, 2048), [0..1]);
-        assert_eq!(check_parts(&[5000, 4999], 5, 1, 4096), [0..1, 1..2], "a row that is too long alone goes alone");
-        assert_eq!(check_parts(&[300, 300, 20, 20, 20], 1, 1, 4096), [0..2, 2..5]);
-        assert_eq!(check_parts(&[25, 24, 20, 20, 20], 25, 1, 4096), [0..5], "25 passes cost more than ten tokens");
+        assert_eq!(check_parts(&[900], 5, 2, 2048), parts_until(&[1]));
+        assert_eq!(
+            check_parts(&[5000, 4999], 5, 1, 4096),
+            parts_until(&[1, 2]),
+            "a row that is too long alone goes alone"
+        );
+        assert_eq!(check_parts(&[300, 300, 20, 20, 20], 1, 1, 4096), parts_until(&[2, 5]));
+        assert_eq!(
+            check_parts(&[25, 24, 20, 20, 20], 25, 1, 4096),
+            parts_until(&[5]),
+            "25 passes cost more than ten tokens"
+        );
     }
 
     #[test]

@@ -106,7 +106,7 @@ mod tests {
                 cancel.set();
             }
         };
-        let answered = drive(answer(of, &[model.clone()], &prompts, task.new_tokens, &mut watch), &cancel);
+        let answered = drive(answer(of, std::slice::from_ref(model), &prompts, task.new_tokens, &mut watch), &cancel);
         (prompts, session, told, answered)
     }
 
@@ -115,7 +115,8 @@ mod tests {
         let (prompts, session, told, ours) = answered(60, usize::MAX);
         let (of, model) = session.loaded().zip(session.model()).unwrap();
         let mut silent = |_| {};
-        let alone = drive(rectify_core::answer(of, &[model.clone()], &prompts, 20, &mut silent), &Cancel::default());
+        let alone =
+            drive(rectify_core::answer(of, std::slice::from_ref(model), &prompts, 20, &mut silent), &Cancel::default());
         let alone = alone.unwrap().unwrap();
         let ours = ours.unwrap().unwrap();
         assert_eq!(told, prompts.len());

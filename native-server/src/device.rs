@@ -46,21 +46,33 @@ impl DeviceKind {
     /// A driver that cannot run a program may answer zeros and no error, so a device must multiply before it is trusted.
     #[cfg_attr(not(any(feature = "vulkan", feature = "cuda")), allow(dead_code, reason = "flex needs no driver"))]
     fn checked(self, device: Device) -> Result<Device, Failure> {
-        const N: usize = 64;
-        let numbers = |seed: usize| (0..N * N).map(|i| ((i * seed) % 17) as f32 - 8.0).collect::<Vec<_>>();
-        let (a, b) = (numbers(5), numbers(7));
-        let tensor = |values: &[f32]| Tensor::<2>::from_data(TensorData::new(values.to_vec(), [N, N]), &device);
-        let product = tensor(&a).matmul(tensor(&b)).into_data().try_to_vec::<f32>();
-        let expected = |i: usize| (0..N).map(|k| a[i / N * N + k] * b[k * N + i % N]).sum::<f32>();
-        // Whole numbers of at most four digits: every order of adding gives the same.
-        match product {
-            Ok(product) if product.iter().enumerate().all(|(i, found)| *found == expected(i)) => Ok(device),
-            _ => Err(Failure {
-                kind: Kind::Device,
-                message: format!("{} gives wrong products here: its driver cannot run our programs", self.name()),
-            }),
-        }
+        let tensor = |values| Tensor::<2>::from_data(TensorData::new(values, [N, N]), &device);
+        let [a, b] = factors().map(tensor);
+        let product = a.matmul(b).into_data().try_to_vec::<f32>().unwrap_or_default();
+        self.trusted(&product).map(|()| device)
     }
+
+    /// Whether that is the product of [`factors`].
+    fn trusted(self, product: &[f32]) -> Result<(), Failure> {
+        let [a, b] = factors();
+        // Whole numbers of at most four digits: every order of adding gives the same.
+        let expected = (0..N * N).map(|i| (0..N).map(|k| a[i / N * N + k] * b[k * N + i % N]).sum::<f32>());
+        if expected.eq(product.iter().copied()) {
+            return Ok(());
+        }
+        Err(Failure {
+            kind: Kind::Device,
+            message: format!("{} gives wrong products here: its driver cannot run our programs", self.name()),
+        })
+    }
+}
+
+/// Rows of the matrices by which a device is tried.
+const N: usize = 64;
+
+/// Two matrices of small whole numbers.
+fn factors() -> [Vec<f32>; 2] {
+    [5, 7].map(|step| (0..N * N).map(|i| ((i * step) % 17) as f32 - 8.0).collect())
 }
 
 impl std::str::FromStr for DeviceKind {
@@ -92,6 +104,19 @@ mod tests {
     #[test]
     fn a_device_that_multiplies_is_trusted() {
         assert!(DeviceKind::Flex.checked(Device::flex()).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_answers_zeros_nothing_or_almost_right_is_refused() {
+        let [a, b] = factors().map(|values| Tensor::<2>::from_data(TensorData::new(values, [N, N]), &Device::flex()));
+        let mut product = a.matmul(b).into_data().try_to_vec::<f32>().unwrap();
+        assert!(DeviceKind::Vulkan.trusted(&product).is_ok());
+        product[N * N - 1] += 1.0;
+        for wrong in [product, vec![0.0; N * N], vec![f32::NAN; N * N], Vec::new()] {
+            let failure = DeviceKind::Vulkan.trusted(&wrong).unwrap_err();
+            assert_eq!(failure.kind, Kind::Device);
+            assert!(failure.message.contains("vulkan gives wrong products"), "{failure}");
+        }
     }
 
     #[cfg(not(feature = "cuda"))]
