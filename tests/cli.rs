@@ -1,6 +1,7 @@
 //! The command line as a person or a script meets it: exit codes, documents, files, and what bad input is told.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -426,7 +427,7 @@ fn texts_are_written_and_scored_where_a_sweep_asks_for_them() {
     let out = desk.path("out").display().to_string();
     let output = rectify(&["sweep", &spec, "--out", &out]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("| n-gram entropy | consistency |"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("| n-gram entropy | unedited | consistency | unedited |"));
     let texts = |folder: &str| {
         let rows = rows(&desk.path(folder));
         rows.into_iter().filter(|row| row.contains("\"text\"")).collect::<Vec<_>>()
@@ -436,6 +437,12 @@ fn texts_are_written_and_scored_where_a_sweep_asks_for_them() {
     assert!(row["measured"]["text"]["entropy"].as_f64().expect("a number") > 1.0, "{row}");
     let consistency = row["measured"]["text"]["consistency"].as_f64().expect("a number");
     assert!((0.0..=1.0).contains(&consistency), "{row}");
+    let unedited: HashSet<String> = texts("out")
+        .iter()
+        .map(|row| serde_json::from_str::<Value>(row.split_once(' ').expect("a row").1).expect("JSON"))
+        .map(|row| row["measured"]["text"]["unedited"]["entropy"].as_f64().expect("a number").to_string())
+        .collect();
+    assert_eq!(unedited.len(), 1, "one model wrote them, whatever the editor and the regularizer: {unedited:?}");
     // The same seed writes the same texts.
     let again = desk.path("again").display().to_string();
     assert!(rectify(&["sweep", &spec, "--out", &again]).status.success());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rectify_protocol::{
     Blocks, Cell, EditMode, EditorSpec, FactScores, Failure, Judgement, Measured, ProbabilityMeans, Regularizer, Row,
-    TaskScores, WeightChange,
+    TaskScores, TextScores, WeightChange,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -137,13 +137,23 @@ pub const MEASURES: &[Measure] = &[
     measure("em", "EM", |sum| Some(sum.probability()?.means.em)),
     measure("pm", "PM", |sum| sum.probability()?.means.pm),
     measure("nm", "NM", |sum| sum.probability()?.means.nm),
-    measure("entropy", "n-gram entropy", |sum| mean(sum.entropies.iter().copied())),
-    measure("consistency", "consistency", |sum| mean(sum.consistencies.iter().copied())),
+    measure("entropy", "n-gram entropy", |sum| entropy(&sum.texts[0])),
+    measure("entropy unedited", "unedited", |sum| entropy(&sum.texts[1])),
+    measure("consistency", "consistency", |sum| consistency(&sum.texts[0])),
+    measure("consistency unedited", "unedited", |sum| consistency(&sum.texts[1])),
     measure(MANHATTAN, "‖ΔW‖₁", |sum| {
         mean(sum.changes.iter().map(|weights| weights.iter().map(|change| change.manhattan).sum()))
     }),
     measure(SECONDS, "s", |sum| mean(sum.seconds.iter().copied())),
 ];
+
+fn entropy(texts: &[&TextScores]) -> Option<f64> {
+    mean(texts.iter().map(|scores| scores.entropy))
+}
+
+fn consistency(texts: &[&TextScores]) -> Option<f64> {
+    mean(texts.iter().filter_map(|scores| scores.consistency))
+}
 
 /// The sum of absolute changes.
 pub const MANHATTAN: &str = "manhattan";
@@ -227,8 +237,8 @@ fn refused_so_far(sums: &mut [(Key, Seeds<'_>)]) {
 struct Sum<'r> {
     facts: Vec<&'r FactScores>,
     judgements: BTreeMap<&'r str, Vec<&'r Judgement>>,
-    entropies: Vec<f64>,
-    consistencies: Vec<f64>,
+    /// Of texts: the edited model's, and the unedited one's.
+    texts: [Vec<&'r TextScores>; 2],
     seconds: Vec<f64>,
     changes: Vec<&'r [WeightChange]>,
     refused: usize,
@@ -245,9 +255,9 @@ impl<'r> Sum<'r> {
                 self.seconds.push(*seconds);
                 self.changes.push(weights);
             }
-            Measured::Text { entropy, consistency, .. } => {
-                self.entropies.push(*entropy);
-                self.consistencies.extend(consistency);
+            Measured::Text { scores, unedited, .. } => {
+                self.texts[0].push(scores);
+                self.texts[1].extend(unedited);
             }
             Measured::Refused { .. } => self.refused += 1,
         }

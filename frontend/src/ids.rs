@@ -89,5 +89,7 @@ pub const SWEEP_FOLDER: &str = "sweep-folder";
 pub const SWEEP_FILES: &str = "sweep-files";
 /// The server's sweeps, a `select` of their names.
 pub const SWEEP_NAME: &str = "sweep-name";
+/// A link to a report for whoever has no rows.
+pub const SWEEP_EXAMPLE: &str = "sweep-example";
 /// What is drawn. `data-state` is `empty`, `reading`, `drawn` or `failed`.
 pub const SWEEP_VIEW: &str = "sweep-view";

@@ -24,7 +24,7 @@ use rectify_core::{
 };
 use rectify_protocol::{
     Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over,
-    Regularizer, Row, SweepSpec, WeightChange,
+    Regularizer, Row, SweepSpec, TextScores, WeightChange,
 };
 pub use rows::{Rows, read_folder};
 
@@ -59,6 +59,8 @@ pub struct Unedited {
     facts: HashMap<usize, metrics::Predictions>,
     /// How it answers the tasks.
     tasks: HashMap<Key, Option<Judgement>>,
+    /// What its texts are like, by fact and seed.
+    texts: HashMap<(usize, u64), TextScores>,
 }
 
 /// What runs a session's work to its end, or is interrupted.
@@ -342,8 +344,13 @@ impl<D: Drive> Work<'_, D> {
                 continue;
             }
             for variant in self.missing(variants, edits, &[Key::Text(item)]) {
-                let measured = self.text(of, &variant.model, item, fact)?;
-                self.add(variant.regularizer, edits, measured)?;
+                let unedited = match self.unedited.texts.get(&(item, self.cell.seed)) {
+                    Some(known) => *known,
+                    None => self.text(of, &of.model, fact)?,
+                };
+                self.unedited.texts.insert((item, self.cell.seed), unedited);
+                let scores = self.text(of, &variant.model, fact)?;
+                self.add(variant.regularizer, edits, Measured::Text { item, scores, unedited: Some(unedited) })?;
             }
         }
         // Rows are written when all variants have answered a part of the records: so much is lost at most.
@@ -406,13 +413,13 @@ impl<D: Drive> Work<'_, D> {
         self.sweep.spec.texts && !fact.generation_prompts.is_empty()
     }
 
-    /// Lets the model write, and scores its texts.
-    fn text(&self, of: &LoadedModel, model: &Model, item: usize, fact: &Fact) -> Result<Measured, Failure> {
+    /// Lets a model write, and scores its texts.
+    fn text(&self, of: &LoadedModel, model: &Model, fact: &Fact) -> Result<TextScores, Failure> {
         let texts = self.drive.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
         let entropy = texts.iter().map(|text| fluency::n_gram_entropy(text)).sum::<f64>() / texts.len() as f64;
         let words = self.sweep.words.as_ref().filter(|_| !fact.references.is_empty());
         let consistency = words.map(|words| words.similarity(&texts.join(" "), &fact.references.join(" ")));
-        Ok(Measured::Text { item, entropy, consistency })
+        Ok(TextScores { entropy, consistency })
     }
 
     /// Whether everything is there that is measured after so many edits.

@@ -43,5 +43,5 @@ pub use spec::{
     KnNeuron, KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, OuterPrompt, Regularizer, RomeSpec, ValueSpec,
     nearest, unknown,
 };
-pub use sweep::{Cell, EvalReport, Measured, Row, SweepSpec, TaskReport};
+pub use sweep::{Cell, EvalReport, Measured, Row, SweepSpec, TaskReport, TextScores};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};

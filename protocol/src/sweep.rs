@@ -194,6 +194,15 @@ pub struct Row {
     pub measured: Measured,
 }
 
+/// What texts are like that a model writes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextScores {
+    /// ROME's fluency: the entropy of word pairs and triples, in bits, mean over texts.
+    pub entropy: f64,
+    /// ROME's consistency, of all texts together with the fact's references; absent without any.
+    pub consistency: Option<f64>,
+}
+
 /// What a row holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -218,10 +227,12 @@ pub enum Measured {
     Text {
         /// The fact's number.
         item: usize,
-        /// ROME's fluency: the entropy of word pairs and triples, in bits, mean over texts.
-        entropy: f64,
-        /// ROME's consistency, of all texts together with the fact's references; absent without any.
-        consistency: Option<f64>,
+        /// How it writes.
+        #[serde(flatten)]
+        scores: TextScores,
+        /// How the unedited model does; absent in rows of before it was asked.
+        #[serde(default)]
+        unedited: Option<TextScores>,
     },
     /// An edit that could not be made, and why.
     Refused {

@@ -12,7 +12,7 @@ use crate::{
     ids::{
         ANSWER_AFTER, ANSWER_BEFORE, ANYWAY_BUTTON, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE,
         EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PAGE, PROGRESS, PROMPT,
-        REGULARIZER, RESULT, SUBJECT, SWEEP_FILES, SWEEP_FOLDER, SWEEP_VIEW, TARGET_NEW, UNDO_BUTTON,
+        REGULARIZER, RESULT, SUBJECT, SWEEP_EXAMPLE, SWEEP_FILES, SWEEP_FOLDER, SWEEP_VIEW, TARGET_NEW, UNDO_BUTTON,
     },
     site::{Site, program},
 };
@@ -84,6 +84,14 @@ fn a_sweep_of_the_visitor_s_is_drawn_as_its_report_is() {
     let (_site, page) = open("sweeps");
     page.click(&format!("{PAGE}-sweeps"));
     assert_eq!(state(&page, SWEEP_VIEW), "empty");
+    let example = page.run(
+        "const request = new XMLHttpRequest();
+        request.open('GET', document.getElementById(arguments[0]).href, false);
+        request.send();
+        return [request.status, request.responseText.includes('Table 1')]",
+        serde_json::json!([SWEEP_EXAMPLE]),
+    );
+    assert_eq!(example, serde_json::json!([200, true]), "the report that the page offers");
     page.choose_file(SWEEP_FOLDER, &folder);
     page.wait("the figures", SHORT, |page| state(page, SWEEP_VIEW) == "drawn");
     let drawn = page.run(

@@ -79,7 +79,17 @@ pub fn SweepsPage(
         Shown::Failed(_) => "failed",
     };
     let contents = move || match shown.get() {
-        Shown::Nothing => view! { <p class="hint">{HINT}</p> }.into_any(),
+        Shown::Nothing => view! {
+            <p class="hint">{HINT}</p>
+            <p class="hint">
+                "No rows at hand? "
+                <a id=ids::SWEEP_EXAMPLE href="examples/report.html" target="_blank" rel="noopener">
+                    "What came out on the bundled model"
+                </a>
+                " is a report of four grids: the paper\u{2019}s Figures 3, 4, 5, 7 and 8 and its Table 1."
+            </p>
+        }
+        .into_any(),
         Shown::Reading => view! { <p class="hint">"Reading rows \u{2026}"</p> }.into_any(),
         Shown::Drawn(html) => view! { <div inner_html=html></div> }.into_any(),
         Shown::Failed(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
