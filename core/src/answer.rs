@@ -26,6 +26,10 @@ pub struct Answered {
 /// # Errors
 ///
 /// When a prompt has no tokens.
+///
+/// # Panics
+///
+/// When there are no models.
 pub async fn answer(
     of: &LoadedModel,
     models: &[Model],
@@ -35,7 +39,7 @@ pub async fn answer(
 ) -> Result<Answered> {
     let batches = Batches::new(of, models, prompts, new_tokens, 1)?;
     let mut replies = Vec::with_capacity(models.len() * prompts.len());
-    for batch in 0..batches.len() {
+    for batch in 0..batches.count() {
         replies.extend(batches.answer(batch).await?);
         watch(batches.done(&replies));
     }
@@ -81,6 +85,10 @@ impl Batches {
     /// # Errors
     ///
     /// When a prompt has no tokens.
+    ///
+    /// # Panics
+    ///
+    /// When there are no models.
     pub fn new(
         of: &LoadedModel,
         models: &[Model],
@@ -92,6 +100,7 @@ impl Batches {
         if let Some(empty) = rows.iter().position(Vec::is_empty) {
             return Err(Error::bad_input(format!("prompt {empty} has no tokens")));
         }
+        assert!(!models.is_empty(), "somebody answers");
         let shape = of.model.shape();
         let mut order: Vec<usize> =
             (0..rows.len()).filter(|row| rows[*row].len() + new_tokens <= shape.context).collect();
@@ -100,31 +109,30 @@ impl Batches {
         let texts: Vec<&[u32]> = order.iter().map(|row| rows[*row].as_slice()).collect();
         let shared = shared_beginning(&texts);
         let mut pasts = vec![Cache::empty(1, shape.layers); models.len()];
-        if shared > 0 && !models.is_empty() {
+        if shared > 0 {
             let trunk = Trunk::new(models, &[&texts[0][..shared]], &pasts[0]);
             for (model, past) in models.iter().zip(&mut pasts) {
                 trunk.finish(model, past);
             }
         }
         let lens: Vec<usize> = texts.iter().map(|text| text.len() - shared).collect();
-        let parts = if models.is_empty() { Vec::new() } else { parts(&lens, new_tokens, at_once) };
+        let parts = parts(&lens, new_tokens, at_once);
         let (models, ends) = (models.to_vec(), of.ends.clone());
         Ok(Self { models, ends, new_tokens, rows, order, shared, pasts, parts })
     }
 
     /// How many batches there are.
-    #[allow(clippy::len_without_is_empty, reason = "batches are counted, not collected")]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.parts.len()
     }
 
     /// How many prompts need nothing more when these replies are there.
     pub fn done(&self, replies: &[Reply]) -> usize {
         let skipped = self.rows.len() - self.order.len();
-        skipped + replies.len() / self.models.len().max(1)
+        skipped + replies.len() / self.models.len()
     }
 
-    /// The continuations of one batch, by its number below [`Self::len`]: all of the first model, then the next.
+    /// The continuations of one batch, by its number below [`Self::count`]: all of the first model, then the next.
     pub async fn answer(&self, batch: usize) -> Result<Vec<Reply>> {
         let prompts = &self.order[self.parts[batch].clone()];
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| &self.rows[*prompt][self.shared..]).collect();

@@ -45,7 +45,7 @@ pub async fn answer(
         worker.spawn(move || {
             loop {
                 let batch = next.fetch_add(1, Ordering::Relaxed);
-                if batch >= batches.len() {
+                if batch >= batches.count() {
                     break;
                 }
                 let replies = catch_unwind(AssertUnwindSafe(|| drive(batches.answer(batch), &cancel)));

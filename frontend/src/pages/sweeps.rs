@@ -80,7 +80,11 @@ pub fn SweepsPage(
     };
     let contents = move || match shown.get() {
         Shown::Nothing => view! {
-            <p class="hint">{HINT}</p>
+            <p class="hint">
+                "A sweep measures a grid of editors, regularizers and seeds: "
+                <code>"rectify sweep SPEC.toml --out DIR"</code>
+                " writes its rows into a folder, which is drawn here as the paper draws it, also while it still runs."
+            </p>
             <p class="hint">
                 "No rows at hand? "
                 <a id=ids::SWEEP_EXAMPLE href="examples/report.html" target="_blank" rel="noopener">
@@ -150,9 +154,6 @@ fn chooser(
         </label>
     }
 }
-
-const HINT: &str = "A sweep measures a grid of editors, regularizers and seeds: \u{201c}rectify sweep SPEC.toml --out \
-    DIR\u{201d} writes its rows into a folder, which is drawn here as the paper draws it, also while it still runs.";
 
 /// The texts of files.
 async fn read(files: Vec<File>) -> Result<Vec<(String, String)>, String> {
