@@ -6,8 +6,8 @@
 use std::{env, fs, path::Path};
 
 use burn::tensor::Device;
-use rectify_core::{answer, model::Loader};
-use rectify_server::tasks;
+use rectify_core::model::Loader;
+use rectify_server::{crew, tasks};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -56,7 +56,7 @@ fn a_real_model_answers_the_tasks_as_transformers_does() {
         let expected = &golden.tasks[task.id];
         assert_eq!(prompts.len(), expected.len(), "{}", task.id);
         let mut silent = |_| {};
-        let answered = answer(&of, std::slice::from_ref(&of.model), &prompts, task.new_tokens, &mut silent);
+        let answered = crew::answer(&of, std::slice::from_ref(&of.model), &prompts, task.new_tokens, &mut silent);
         let answered = pollster::block_on(answered).expect("answers").continuations.remove(0);
         for (i, ((prompt, reply), expected)) in prompts.iter().zip(answered).zip(expected).enumerate() {
             assert_eq!(hash(prompt.as_bytes()), expected.prompt, "{} {i}: another prompt, or other data", task.id);
