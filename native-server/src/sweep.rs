@@ -20,7 +20,7 @@ use rectify_core::{
     fluency::{self, TfIdf},
     metrics,
     model::{LoadedModel, Model},
-    task::Question,
+    task::{Question, Task},
 };
 use rectify_protocol::{
     Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over,
@@ -48,7 +48,8 @@ pub struct Sweep {
 
 /// What a person may want to know while it runs.
 pub trait Watch {
-    /// Measurements done and in all, of the cell that runs.
+    /// Measurements done, those in work by their share, and in all, of the cell that runs. The first call says how many
+    /// were there before.
     fn rows(&mut self, cell: &str, done: usize, total: usize);
 }
 
@@ -115,6 +116,7 @@ impl Sweep {
     ) -> Result<bool, Failure> {
         let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
         let mut work = Work { sweep: self, cell, rows, unedited, drive, watch };
+        work.tell(0);
         match cell.mode {
             EditMode::Single => work.single(session)?,
             EditMode::Sequential => work.sequential(session)?,
@@ -378,16 +380,12 @@ impl<D: Drive> Work<'_, D> {
         if missing.is_empty() {
             return Ok(());
         }
-        let questions: Vec<&dyn Question> = records.iter().map(|(_, question)| question.as_ref()).collect();
-        let judge = |models: &[Model]| {
-            let judged = self.drive.drive(tasks::judge(of, models, loaded.task, &questions, &mut |_| {}))?;
-            Ok::<_, Failure>(judged.judgements)
-        };
+        let rows = missing.len() * records.len();
         let judgements = if edits > 0 {
-            judge(&models(&missing))?
+            self.judge(of, &models(&missing), loaded.task, records, rows)?
         } else {
             if keys.iter().any(|key| !self.unedited.tasks.contains_key(key)) {
-                let judged = judge(slice::from_ref(&of.model))?.remove(0);
+                let judged = self.judge(of, slice::from_ref(&of.model), loaded.task, records, rows)?.remove(0);
                 self.unedited.tasks.extend(keys.iter().cloned().zip(judged));
             }
             let judged: Vec<_> = keys.iter().map(|key| self.unedited.tasks[key].clone()).collect();
@@ -400,6 +398,22 @@ impl<D: Drive> Work<'_, D> {
             }
         }
         Ok(())
+    }
+
+    /// How each model answers some records, from which so many rows will be made.
+    fn judge(
+        &mut self,
+        of: &LoadedModel,
+        models: &[Model],
+        task: &Task,
+        records: &[(usize, Box<dyn Question>)],
+        rows: usize,
+    ) -> Result<Vec<Vec<Option<Judgement>>>, Failure> {
+        let questions: Vec<&dyn Question> = records.iter().map(|(_, question)| question.as_ref()).collect();
+        let prompts: usize = questions.iter().map(|question| question.prompts().len()).sum();
+        let drive = self.drive;
+        let mut watch = |done: usize| self.tell(done * rows / prompts.max(1));
+        Ok(drive.drive(tasks::judge(of, models, task, &questions, &mut watch))?.judgements)
     }
 
     /// The variants of which a row is missing.
@@ -469,9 +483,14 @@ impl<D: Drive> Work<'_, D> {
 
     fn add(&mut self, regularizer: Regularizer, edits: usize, measured: Measured) -> Result<(), Failure> {
         self.rows.add(Row { regularizer, edits, measured })?;
-        let total = self.sweep.expected(self.cell.mode).max(self.rows.len());
-        self.watch.rows(&name(self.cell), self.rows.len(), total);
+        self.tell(0);
         Ok(())
+    }
+
+    /// Says how far the cell is: the rows that are there, and as many as are in work.
+    fn tell(&mut self, in_work: usize) {
+        let done = self.rows.len() + in_work;
+        self.watch.rows(&name(self.cell), done, self.sweep.expected(self.cell.mode).max(done));
     }
 }
 

@@ -181,9 +181,13 @@ struct Watcher<'a> {
 
 impl Watch for Watcher<'_> {
     fn rows(&mut self, cell: &str, done: usize, total: usize) {
-        let first = *self.first.get_or_insert(done.saturating_sub(1));
-        let per_row = self.started.elapsed().as_secs_f64() / (done - first).max(1) as f64;
-        let left = per_row * total.saturating_sub(done) as f64;
-        self.line.show_count(&format!("{cell}: rows, {:.0} min left", left / 60.0), done as u64, total as u64);
+        let new = done - *self.first.get_or_insert(done);
+        let mut text = format!("{cell}: rows");
+        if new > 0 {
+            let left = self.started.elapsed().as_secs_f64() / new as f64 * (total - done) as f64;
+            text +=
+                &if left < 120.0 { format!(", {left:.0} s left") } else { format!(", {:.0} min left", left / 60.0) };
+        }
+        self.line.show_count(&text, done as u64, total as u64);
     }
 }
