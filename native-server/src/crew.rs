@@ -19,7 +19,7 @@ use rectify_core::{
 };
 use tokio::sync::mpsc;
 
-use crate::engine::{Cancel, drive};
+use crate::engine::{Cancel, drive, pause};
 
 /// As core's [`answer`](rectify_core::answer), on all processors where the model is on the CPU.
 ///
@@ -62,6 +62,7 @@ pub async fn answer(
     while let Some(more) = answered.recv().await {
         replies.extend(more?);
         watch(batches.done(&replies));
+        pause().await;
     }
     batches.finish(replies, &of.tokenizer)
 }
