@@ -50,7 +50,7 @@ pub async fn answer(
 ///
 /// Prompts of about equal length go together, so that little is padding; what all prompts begin with is computed once,
 /// and so are the blocks that all models have in common; a text that has ended leaves its batch. None of this changes
-/// an answer.
+/// an answer, but where two tokens are equally likely up to rounding.
 pub struct Batches {
     models: Vec<Model>,
     /// The tokens that end a text.
@@ -58,7 +58,7 @@ pub struct Batches {
     new_tokens: usize,
     /// The prompts' tokens.
     rows: Vec<Vec<u32>>,
-    /// Those that fit the context, the longest first: what does not fit the memory shows at once.
+    /// Those that fit the context, the longest first.
     order: Vec<usize>,
     /// How many tokens all of them begin with.
     shared: usize,
@@ -116,7 +116,7 @@ impl Batches {
             }
         }
         let lens: Vec<usize> = texts.iter().map(|text| text.len() - shared).collect();
-        let parts = parts(&lens, new_tokens, at_once);
+        let parts = parts(&lens, shared, new_tokens, at_once);
         let (models, ends) = (models.to_vec(), of.ends.clone());
         Ok(Self { models, ends, new_tokens, rows, order, shared, pasts, parts })
     }
@@ -199,16 +199,22 @@ impl Batches {
     }
 }
 
-/// Cuts rows, the longest first and without what all begin with, into batches.
-fn parts(lens: &[usize], new_tokens: usize, at_once: usize) -> Vec<Range<usize>> {
-    /// Tokens of all batches that are answered at once, padding included, and of one of them at least.
-    const TOKENS: [usize; 2] = [4096, 512];
+/// Cuts rows, the longest first and without the `shared` tokens that all begin with, into batches.
+fn parts(lens: &[usize], shared: usize, new_tokens: usize, at_once: usize) -> Vec<Range<usize>> {
+    /// Positions that the batches which are answered at once keep in memory, padding included; one of them may have at
+    /// least the second number.
+    const POSITIONS: [usize; 2] = [4096, 512];
     let at_once = at_once.max(1);
-    let most = (TOKENS[0] / at_once).max(TOKENS[1]);
+    let most = (POSITIONS[0] / at_once).max(POSITIONS[1]);
     let all = lens.iter().map(|len| len + new_tokens).sum::<usize>();
     // From eight batches for each that answers, of which whoever is done takes the next, to one for two of them.
-    let sizes = (1..=16).map(|eighths| most.min(eighths * all / (8 * at_once)));
-    let cuts = sizes.map(|most| cut(lens, new_tokens, most));
+    let mut sizes: Vec<usize> = (1..=16).map(|eighths| most.min(eighths * all / (8 * at_once))).collect();
+    sizes.dedup();
+    let fits = |rows: usize, longest: usize, size: usize| {
+        let new = longest + new_tokens;
+        rows == 1 || rows * new <= size && rows * (shared + new) <= most
+    };
+    let cuts = sizes.into_iter().map(|size| cut(lens, new_tokens, |rows, longest| fits(rows, longest, size)));
     let longest = |parts: &Vec<Range<usize>>| {
         let mut busy = vec![0; at_once];
         for part in parts {
@@ -227,13 +233,12 @@ fn price(lens: &[usize], part: Range<usize>, new_tokens: usize) -> usize {
     part.len() * (lens[part.start] + new_tokens) + PASS * new_tokens
 }
 
-/// The cheapest way to cut rows, the longest first, into batches of at most so many tokens, or one row.
-fn cut(lens: &[usize], new_tokens: usize, most: usize) -> Vec<Range<usize>> {
+/// The cheapest way to cut rows, the longest first, into batches whose number of rows and longest row `fits`; one row does.
+fn cut(lens: &[usize], new_tokens: usize, fits: impl Fn(usize, usize) -> bool) -> Vec<Range<usize>> {
     // For each number of rows, the least price of all up to there, and where the last batch begins.
     let mut best = vec![(0, 0)];
     for end in 1..=lens.len() {
-        let fits = |start: &usize| end - start == 1 || (end - start) * (lens[*start] + new_tokens) <= most;
-        let starts = (0..end).rev().take_while(fits);
+        let starts = (0..end).rev().take_while(|start| fits(end - start, lens[*start]));
         let priced = starts.map(|start| (best[start].0 + price(lens, start..end, new_tokens), start));
         best.push(priced.min().expect("one row is a batch"));
     }
@@ -274,7 +279,7 @@ mod tests {
     /// Each row is in one batch, and no batch of several rows is larger than it may be.
     #[track_caller]
     fn check_parts(lens: &[usize], new_tokens: usize, at_once: usize, most: usize) -> Vec<Range<usize>> {
-        let parts = parts(lens, new_tokens, at_once);
+        let parts = parts(lens, 0, new_tokens, at_once);
         let rows: Vec<usize> = parts.iter().cloned().flatten().collect();
         assert_eq!(rows, (0..lens.len()).collect::<Vec<_>>(), "{parts:?}");
         for part in &parts {
@@ -303,6 +308,14 @@ mod tests {
             parts_until(&[5]),
             "25 passes cost more than ten tokens"
         );
+    }
+
+    #[test]
+    fn what_all_rows_begin_with_counts_for_each_where_memory_is_meant() {
+        // 32 questions about one passage: 5 rows of 700 + 20 + 20 positions fit.
+        let parts = parts(&[20; 32], 700, 20, 1);
+        assert!(parts.iter().all(|part| part.len() <= 5), "{parts:?}");
+        assert_eq!(parts.last().map(|part| part.end), Some(32));
     }
 
     #[test]

@@ -138,9 +138,9 @@ pub const MEASURES: &[Measure] = &[
     measure("pm", "PM", |sum| sum.probability()?.means.pm),
     measure("nm", "NM", |sum| sum.probability()?.means.nm),
     measure("entropy", "n-gram entropy", |sum| entropy(&sum.texts[0])),
-    measure("entropy unedited", "unedited", |sum| entropy(&sum.texts[1])),
+    measure("entropy unedited", "unedited", |sum| entropy(sum.unedited_texts()?)),
     measure("consistency", "consistency", |sum| consistency(&sum.texts[0])),
-    measure("consistency unedited", "unedited", |sum| consistency(&sum.texts[1])),
+    measure("consistency unedited", "unedited", |sum| consistency(sum.unedited_texts()?)),
     measure(MANHATTAN, "‖ΔW‖₁", |sum| {
         mean(sum.changes.iter().map(|weights| weights.iter().map(|change| change.manhattan).sum()))
     }),
@@ -266,6 +266,12 @@ impl<'r> Sum<'r> {
     /// Over the facts that have the score.
     fn mean(&self, score: fn(&FactScores) -> Option<f64>) -> Option<f64> {
         mean(self.facts.iter().filter_map(|fact| score(fact)))
+    }
+
+    /// The unedited model's, where it was asked of every fact: means over other facts are no comparison.
+    fn unedited_texts(&self) -> Option<&[&'r TextScores]> {
+        let [edited, unedited] = &self.texts;
+        (edited.len() == unedited.len()).then_some(unedited)
     }
 
     fn probability(&self) -> Option<ProbabilityMeans> {

@@ -4,7 +4,7 @@
 //! that has a batch of its own waits for no other.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ use std::{
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rectify_core::{
-    Answered, Batches, Error, Result,
+    Answered, Batches, Result,
     model::{LoadedModel, Model},
 };
 use tokio::sync::mpsc;
@@ -49,9 +49,8 @@ pub async fn answer(
                     break;
                 }
                 let replies = catch_unwind(AssertUnwindSafe(|| drive(batches.answer(batch), &cancel)));
-                let replies = replies.unwrap_or_else(|_| Some(Err(Error::Device("a batch of prompts failed".into()))));
                 // Nobody listens when the work was dropped.
-                if replies.is_none_or(|replies| sender.send(replies).is_err()) {
+                if sender.send(replies).is_err() {
                     break;
                 }
             }
@@ -60,6 +59,8 @@ pub async fn answer(
     drop(sender);
     let mut replies = Vec::with_capacity(models.len() * prompts.len());
     while let Some(more) = answered.recv().await {
+        // A worker that fails is a failure here. None is cancelled while somebody listens.
+        let more = more.unwrap_or_else(|panic| resume_unwind(panic)).expect("somebody listens");
         replies.extend(more?);
         watch(batches.done(&replies));
         pause().await;
@@ -113,6 +114,10 @@ mod tests {
 
     #[test]
     fn the_crew_answers_as_one_does() {
+        if CREW.len() < 2 {
+            eprintln!("SKIPPED: one processor has no crew");
+            return;
+        }
         let (prompts, session, told, ours) = answered(60, usize::MAX);
         let (of, model) = session.loaded().zip(session.model()).unwrap();
         let mut silent = |_| {};

@@ -115,7 +115,7 @@ impl Sweep {
         watch: &mut dyn Watch,
     ) -> Result<bool, Failure> {
         let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
-        let mut work = Work { sweep: self, cell, rows, unedited, drive, watch };
+        let mut work = Work { sweep: self, cell, rows, unedited, drive, watch, told: 0 };
         work.tell(0);
         match cell.mode {
             EditMode::Single => work.single(session)?,
@@ -196,6 +196,8 @@ struct Work<'a, D: Drive> {
     unedited: &'a mut Unedited,
     drive: &'a D,
     watch: &'a mut dyn Watch,
+    /// How many rows were said to be done.
+    told: usize,
 }
 
 impl<D: Drive> Work<'_, D> {
@@ -242,7 +244,8 @@ impl<D: Drive> Work<'_, D> {
     }
 
     /// One fact on top of the other; each regularizer has a sequence of its own, for what it keeps decides what the next
-    /// edit meets. All of them go on side by side, so that they are measured together.
+    /// edit meets. All of them go on side by side, so that they are measured together; whoever goes on after a stop makes
+    /// the edits of all that lack something again.
     fn sequential(&mut self, session: &Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
         let stops = &self.sweep.spec.edits;
@@ -346,11 +349,12 @@ impl<D: Drive> Work<'_, D> {
                 continue;
             }
             for variant in self.missing(variants, edits, &[Key::Text(item)]) {
-                let unedited = match self.unedited.texts.get(&(item, self.cell.seed)) {
-                    Some(known) => *known,
-                    None => self.text(of, &of.model, fact)?,
-                };
-                self.unedited.texts.insert((item, self.cell.seed), unedited);
+                let key = (item, self.cell.seed);
+                if !self.unedited.texts.contains_key(&key) {
+                    let unedited = self.text(of, &of.model, fact)?;
+                    self.unedited.texts.insert(key, unedited);
+                }
+                let unedited = self.unedited.texts[&key];
                 let scores = self.text(of, &variant.model, fact)?;
                 self.add(variant.regularizer, edits, Measured::Text { item, scores, unedited: Some(unedited) })?;
             }
@@ -489,7 +493,9 @@ impl<D: Drive> Work<'_, D> {
 
     /// Says how far the cell is: the rows that are there, and as many as are in work.
     fn tell(&mut self, in_work: usize) {
-        let done = self.rows.len() + in_work;
+        // What was in work is written row by row: it is not counted back.
+        let done = self.told.max(self.rows.len() + in_work);
+        self.told = done;
         self.watch.rows(&name(self.cell), done, self.sweep.expected(self.cell.mode).max(done));
     }
 }

@@ -136,7 +136,16 @@ impl SweepSpec {
     ///
     /// When a name or share is unknown.
     pub fn regularizers(&self) -> Result<Vec<Regularizer>, Failure> {
-        self.regularizers.iter().map(|text| text.parse()).collect()
+        let mut regularizers: Vec<Regularizer> = Vec::with_capacity(self.regularizers.len());
+        for text in &self.regularizers {
+            let regularizer: Regularizer = text.parse()?;
+            // Rows are told apart by how a regularizer is written.
+            if regularizers.iter().any(|other| other.to_string() == regularizer.to_string()) {
+                return Err(Failure::bad_input(format!("regularizers has {regularizer} twice")));
+            }
+            regularizers.push(regularizer);
+        }
+        Ok(regularizers)
     }
 }
 
@@ -331,6 +340,7 @@ mod tests {
         check_refused("rect 40%", "rekt 40%", &["did you mean \"rect\"?"]);
         check_refused("rect 40%", "rect 140%", &["keep is 1.4"]);
         check_refused("rect 40%", "rect much", &["much"]);
+        check_refused("\"rect 40%\"", "\"rect 40%\", \"rect 0.4\"", &["regularizers has rect 40% twice"]);
         check_refused("\"single\"", "\"sequential\"", &["edits is empty"]);
         check_refused("\"single\"", "\"single\"\nedits = [1]", &["no meaning in single mode"]);
         check_refused("\"single\"", "\"batch\"\nedits = [5, 1]", &["ascending"]);

@@ -130,7 +130,7 @@ impl Model {
         Ok(Self::score_each(std::slice::from_ref(self), rows).await?.remove(0))
     }
 
-    /// The same for each of several variants of one model; what no edit changed is computed once.
+    /// The same for each of several variants of one model, `[model][row][token]`; what no edit changed is computed once.
     ///
     /// # Errors
     ///

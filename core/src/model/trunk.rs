@@ -1,3 +1,5 @@
+//! What variants of a model have in common.
+
 use burn::tensor::Tensor;
 
 use super::{Cache, Frame, Model, NoTap, frame::KeysValues, padded};

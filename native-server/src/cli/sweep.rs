@@ -191,3 +191,52 @@ impl Watch for Watcher<'_> {
         self.line.show_count(&text, done as u64, total as u64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a cell said of its progress.
+    #[derive(Default)]
+    struct Record(Vec<(usize, usize)>);
+
+    impl Watch for Record {
+        fn rows(&mut self, _: &str, done: usize, total: usize) {
+            self.0.push((done, total));
+        }
+    }
+
+    #[test]
+    fn progress_goes_from_what_is_there_to_the_end_and_never_back() {
+        let statics = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static");
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "model = \"demo-nano\"\nfacts = {:?}\nindex = [0, 2]\nmode = \"sequential\"\nedits = [0, 2]\n\
+             regularizers = [\"none\", \"rect 40%\"]\ntasks = [\"nli\", \"ner\"]\ndata = {:?}\nlimit = 40\n\
+             editors = [{{ method = \"rome\", v_num_grad_steps = 2, contexts = {{ given = [\"{{}}\"] }} }}]\n",
+            statics.join("facts/demo_counterfact.json"),
+            statics.join("tasks/demo")
+        );
+        let grid = folder.path().join("sweep.toml");
+        let spec = SweepSpec::from_toml("sweep.toml", &text).unwrap();
+        let (sweep, template) = read(&grid, spec, folder.path().to_owned(), DeviceKind::Flex).unwrap();
+        let cancel = Cancel::default();
+        let source = crate::models::Static::open(&statics).unwrap().bundled("demo-nano").unwrap();
+        let session = engine::open(&source, DeviceKind::Flex, &cancel, &mut |_| {}).unwrap().unwrap();
+        let cells = sweep.cells(&template, &session.info().unwrap().editors).unwrap();
+
+        let run = || {
+            let mut record = Record::default();
+            let (mut unedited, driver) = (Unedited::default(), Driver(&cancel));
+            assert!(sweep.run(&cells[0], &session, &mut unedited, &driver, &mut record).unwrap());
+            record.0
+        };
+        let told = run();
+        // For each regularizer two edits, two facts, and 80 records before and after.
+        let total = 2 * (2 + 2 + 2 * 80);
+        assert_eq!((told[0], told.last()), ((0, total), Some(&(total, total))));
+        assert!(told.is_sorted(), "{told:?}");
+        assert!(told.len() > total, "batches are told as well as rows: {} times", told.len());
+        assert_eq!(run(), [(total, total)], "nothing is missing");
+    }
+}

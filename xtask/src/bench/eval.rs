@@ -45,6 +45,7 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
         let new_tokens = number(task, "new_tokens")? as usize;
         let job =
             |batch: usize| json!({ "job": "answer", "prompts": prompts, "new_tokens": new_tokens, "batch": batch });
+        sides.peer.ask(&job(BATCHES[0]))?; // The first is slow, whatever its size.
         let mut tried = Vec::with_capacity(BATCHES.len());
         for batch in BATCHES {
             let expected = sides.peer.ask(&job(batch))?;
