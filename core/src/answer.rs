@@ -1,12 +1,10 @@
 use std::ops::Range;
 
-use burn::tensor::Tensor;
 use rectify_protocol::Continuation;
 
 use crate::{
     Error, Result,
-    model::{Cache, LoadedModel, Model, NoTap, Trunk, generate::last_states},
-    read::read_ids,
+    model::{Cache, LoadedModel, Model, Trunk, generate::last_states},
     tokenizer::Tokenizer,
 };
 
@@ -136,48 +134,17 @@ impl Batches {
     pub async fn answer(&self, batch: usize) -> Result<Vec<Reply>> {
         let prompts = &self.order[self.parts[batch].clone()];
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| &self.rows[*prompt][self.shared..]).collect();
-        let spread = |past: &Cache| past.only(&vec![0; rows.len()]);
-        let trunk = Trunk::new(&self.models, &rows, &spread(&self.pasts[0]));
+        let depth = Trunk::depth(&self.models);
+        let spread = |past: &Cache, layers| past.of_layers(layers).only(&vec![0; rows.len()]);
+        let trunk = Trunk::new(&self.models, &rows, &spread(&self.pasts[0], 0..depth));
         let mut replies = Vec::with_capacity(self.models.len() * rows.len());
         for (n, (model, past)) in self.models.iter().zip(&self.pasts).enumerate() {
-            let mut past = spread(past);
+            let mut past = spread(past, depth..model.shape().layers);
             let hidden = trunk.finish(model, &mut past);
             let states = last_states(hidden, &trunk.frame, &rows);
-            let continued = self.continued(model, states, past).await?;
+            let continued = model.continued(states, past, self.new_tokens, &self.ends).await?;
             let reply = |(prompt, (ids, ended)): (&usize, _)| Reply { model: n, prompt: *prompt, ids, ended };
             replies.extend(prompts.iter().zip(continued).map(reply));
-        }
-        Ok(replies)
-    }
-
-    /// The continuation of each row from the `states` of its last token on, and whether it ended by itself.
-    async fn continued(&self, model: &Model, states: Tensor<2>, past: Cache) -> Result<Vec<(Vec<u32>, bool)>> {
-        let (mut states, mut past) = (states, past);
-        let [n_rows, _] = states.dims();
-        let mut replies = vec![(Vec::with_capacity(self.new_tokens), false); n_rows];
-        // The rows that have not ended yet.
-        let mut live: Vec<usize> = (0..n_rows).collect();
-        for step in 1..=self.new_tokens {
-            let next = read_ids(model.logits(states).argmax(1)).await?;
-            let mut going_on = Vec::with_capacity(live.len());
-            for (place, (id, row)) in next.iter().zip(&live).enumerate() {
-                if self.ends.contains(id) {
-                    replies[*row].1 = true;
-                } else {
-                    replies[*row].0.push(*id);
-                    going_on.push(place);
-                }
-            }
-            if going_on.is_empty() || step == self.new_tokens {
-                break;
-            }
-            if going_on.len() < live.len() {
-                past = past.only(&going_on);
-                live = going_on.iter().map(|place| live[*place]).collect();
-            }
-            let new: Vec<&[u32]> = going_on.iter().map(|place| std::slice::from_ref(&next[*place])).collect();
-            let (hidden, frame) = model.extend(&new, &mut past, &mut NoTap);
-            states = last_states(hidden, &frame, &new);
         }
         Ok(replies)
     }

@@ -130,13 +130,13 @@ pub const MEASURES: &[Measure] = &[
     measure("generalization", "generalization", |sum| sum.mean(|fact| fact.generalization)),
     measure("locality", "locality", |sum| sum.mean(|fact| fact.locality)),
     measure("portability", "portability", |sum| sum.mean(|fact| fact.portability)),
-    measure("es", "ES", |sum| Some(sum.probability()?.means.es)),
-    measure("ps", "PS", |sum| sum.probability()?.means.ps),
-    measure("ns", "NS", |sum| sum.probability()?.means.ns),
-    measure("s", "S", |sum| sum.probability()?.s),
-    measure("em", "EM", |sum| Some(sum.probability()?.means.em)),
-    measure("pm", "PM", |sum| sum.probability()?.means.pm),
-    measure("nm", "NM", |sum| sum.probability()?.means.nm),
+    measure("es", "ES", |sum| sum.mean(|fact| Some(fact.probability?.es))),
+    measure("ps", "PS", |sum| sum.mean(|fact| fact.probability?.ps)),
+    measure("ns", "NS", |sum| sum.mean(|fact| fact.probability?.ns)),
+    measure("s", "S", |sum| sum.s()),
+    measure("em", "EM", |sum| sum.mean(|fact| Some(fact.probability?.em))),
+    measure("pm", "PM", |sum| sum.mean(|fact| fact.probability?.pm)),
+    measure("nm", "NM", |sum| sum.mean(|fact| fact.probability?.nm)),
     measure("entropy", "n-gram entropy", |sum| entropy(&sum.texts[0])),
     measure("entropy unedited", "unedited", |sum| entropy(sum.unedited_texts()?)),
     measure("consistency", "consistency", |sum| consistency(&sum.texts[0])),
@@ -274,9 +274,10 @@ impl<'r> Sum<'r> {
         (edited.len() == unedited.len()).then_some(unedited)
     }
 
-    fn probability(&self) -> Option<ProbabilityMeans> {
+    /// The score that is made of three means.
+    fn s(&self) -> Option<f64> {
         let scores: Vec<_> = self.facts.iter().filter_map(|fact| fact.probability).collect();
-        ProbabilityMeans::of(&scores)
+        ProbabilityMeans::of(&scores)?.s
     }
 
     fn scores(&self) -> Vec<(String, f64)> {

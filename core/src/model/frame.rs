@@ -5,6 +5,8 @@
 //! optimisation (a constant past: everything before the token that is edited). The new tokens may also be *lanes*:
 //! versions of one and the same token, which share a past and do not see one another.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
 /// Keys and values of one layer, each `[batch, kv_head, pos, d_head]`.
@@ -52,6 +54,13 @@ impl Cache {
             .iter()
             .map(|layer| layer.as_ref().map(|seen| KeysValues { keys: of(&seen.keys), values: of(&seen.values) }));
         Self { layers: layers.collect(), holds: rows.iter().map(|row| self.holds[*row].clone()).collect() }
+    }
+
+    /// The same of some layers; of the others nothing is kept.
+    pub fn of_layers(&self, layers: Range<usize>) -> Self {
+        let kept = self.layers.iter().enumerate();
+        let kept = kept.map(|(layer, seen)| seen.clone().filter(|_| layers.contains(&layer)));
+        Self { layers: kept.collect(), holds: self.holds.clone() }
     }
 
     /// Tokens of each row that are in the cache.

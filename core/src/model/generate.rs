@@ -84,20 +84,51 @@ impl Model {
         for prompt in prompts {
             self.check_prompt(prompt, tokens)?;
         }
-        let mut texts = vec![Vec::with_capacity(tokens); prompts.len()];
-        if prompts.is_empty() {
-            return Ok(texts);
+        if prompts.is_empty() || tokens == 0 {
+            return Ok(vec![Vec::new(); prompts.len()]);
         }
-        let mut past = Cache::empty(prompts.len(), self.shape().layers);
-        let mut new: Vec<Vec<u32>> = prompts.to_vec();
-        for _ in 0..tokens {
-            let rows: Vec<&[u32]> = new.iter().map(Vec::as_slice).collect();
-            let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
-            let best = read_ids(self.logits(last_states(hidden, &frame, &rows)).argmax(1)).await?;
-            for (text, id) in texts.iter_mut().zip(&best) {
-                text.push(*id);
+        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let mut past = Cache::empty(rows.len(), self.shape().layers);
+        let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
+        let continued = self.continued(last_states(hidden, &frame, &rows), past, tokens, &[]).await?;
+        Ok(continued.into_iter().map(|(ids, _)| ids).collect())
+    }
+
+    /// The greedy continuation of each row of a pass, by up to `tokens` tokens or to one of `ends`, which is not part of
+    /// it; and whether it ended so. `states` are those of the rows' last tokens, `[rows, d_model]`.
+    pub(crate) async fn continued(
+        &self,
+        states: Tensor<2>,
+        past: Cache,
+        tokens: usize,
+        ends: &[u32],
+    ) -> Result<Vec<(Vec<u32>, bool)>> {
+        let (mut states, mut past) = (states, past);
+        let [n_rows, _] = states.dims();
+        let mut texts = vec![(Vec::with_capacity(tokens), false); n_rows];
+        // The rows that have not ended yet.
+        let mut live: Vec<usize> = (0..n_rows).collect();
+        for step in 1..=tokens {
+            let next = read_ids(self.logits(states).argmax(1)).await?;
+            let mut going_on = Vec::with_capacity(live.len());
+            for (place, (id, row)) in next.iter().zip(&live).enumerate() {
+                if ends.contains(id) {
+                    texts[*row].1 = true;
+                } else {
+                    texts[*row].0.push(*id);
+                    going_on.push(place);
+                }
             }
-            new = best.into_iter().map(|id| vec![id]).collect();
+            if going_on.is_empty() || step == tokens {
+                break;
+            }
+            if going_on.len() < live.len() {
+                past = past.only(&going_on);
+                live = going_on.iter().map(|place| live[*place]).collect();
+            }
+            let new: Vec<&[u32]> = going_on.iter().map(|place| std::slice::from_ref(&next[*place])).collect();
+            let (hidden, frame) = self.extend(&new, &mut past, &mut NoTap);
+            states = last_states(hidden, &frame, &new);
         }
         Ok(texts)
     }

@@ -17,14 +17,19 @@ pub(crate) struct Trunk {
 }
 
 impl Trunk {
-    /// Runs rows of new tokens, after the past of any of the models.
+    /// How many blocks the models have in common.
+    pub fn depth(models: &[Model]) -> usize {
+        models.iter().map(Model::intact).min().unwrap_or(0)
+    }
+
+    /// Runs rows of new tokens, after what these blocks have seen in any of the models.
     ///
     /// # Panics
     ///
     /// When there are no models.
     pub fn new(models: &[Model], rows: &[&[u32]], past: &Cache) -> Self {
         let [first, ..] = models else { panic!("a trunk is some model's") };
-        let layers = models.iter().map(Model::intact).min().unwrap_or(0);
+        let layers = Self::depth(models);
         let lens: Vec<usize> = rows.iter().map(|row| row.len()).collect();
         let frame = Frame::new(past, &lens, &first.device());
         let mut past = past.clone();
@@ -33,8 +38,8 @@ impl Trunk {
         Self { hidden, seen: past.layers, frame }
     }
 
-    /// The rest of the pass of one of the models, after its own past, which grows by the new tokens:
-    /// `[batch, pos, d_model]`.
+    /// The rest of the pass of one of the models, after what its own blocks have seen: `[batch, pos, d_model]`. The past
+    /// then has what the common blocks have seen as well, and grows by the new tokens.
     pub fn finish(&self, model: &Model, past: &mut Cache) -> Tensor<3> {
         let layers = self.seen.len();
         past.layers[..layers].clone_from_slice(&self.seen);
