@@ -6,7 +6,7 @@
 use std::{env, fs, path::Path};
 
 use burn::tensor::Device;
-use rectify_core::model::Loader;
+use rectify_core::model::{Description, Loader};
 use rectify_server::{crew, tasks};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -43,7 +43,8 @@ fn a_real_model_answers_the_tasks_as_transformers_does() {
     let read = |name: &str| fs::read(Path::new(&folder).join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let shard = read("model.safetensors");
     assert_eq!(hash(&shard), golden.model, "another model");
-    let mut loader = Loader::new(&read("config.json"), &read("tokenizer.json"), &Device::flex()).expect("reads");
+    let mut loader =
+        Loader::new(&Description::new(&read("config.json"), &read("tokenizer.json")), &Device::flex()).expect("reads");
     loader.add_shard("model.safetensors", &shard).expect("reads");
     let of = loader.finish("real").expect("complete");
 

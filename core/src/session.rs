@@ -20,7 +20,7 @@ use crate::{
     guard,
     history::{self, History},
     metrics,
-    model::{LoadedModel, Model, WeightSite, floats, metadata, open},
+    model::{LoadedModel, Model, floats, metadata, open},
     read::read,
 };
 
@@ -230,7 +230,7 @@ impl Session {
             weights,
             trace: plan.trace,
             perplexity,
-            notes: plan.notes,
+            notes: opened.notes(plan.notes),
             edits: opened.history.len() + 1,
         };
         let edit = history::Edit { planned: plan.deltas, after, keys };
@@ -284,13 +284,9 @@ impl Session {
             let ours = &opened.loaded.hash;
             return Err(Error::bad_file(file, format!("changes the model with hash {hash}, this one has {ours}")));
         }
-        let sites: BTreeMap<String, WeightSite> = (0..model.shape().layers)
-            .flat_map(|layer| model.mlp_matrices().iter().map(move |matrix| WeightSite { layer, matrix: *matrix }))
-            .map(|site| (model.name(site), site))
-            .collect();
         let mut deltas = Vec::new();
         for (name, view) in tensors.iter() {
-            let site = sites.get(name).ok_or_else(|| {
+            let site = model.site_named(name).ok_or_else(|| {
                 Error::bad_file(file, format!("changes {name:?}, which is no matrix that editors change in this model"))
             })?;
             let [rows, columns] = *view.shape() else {
@@ -299,7 +295,7 @@ impl Session {
             let data = TensorData::new(floats(file, name, &view)?, [rows, columns]);
             let stored = Tensor::<2>::from_data(data, &self.device);
             let delta = if model.stores_transposed() { stored.transpose() } else { stored };
-            deltas.push(WeightDelta { site: *site, delta: Delta::Dense(delta) });
+            deltas.push(WeightDelta { site, delta: Delta::Dense(delta) });
         }
         let after = model.apply(&deltas)?;
         self.opened_mut()?.history.push(history::Edit { planned: deltas, after, keys: Vec::new() });
@@ -381,6 +377,12 @@ impl Session {
 }
 
 impl Opened {
+    /// What a reader of a report should know: what a plan says, and what was ignored when the model was loaded.
+    fn notes(&self, planned: Vec<String>) -> Vec<String> {
+        let ignored = self.loaded.ignored.iter().map(|name| format!("{name:?} of the checkpoint was ignored"));
+        planned.into_iter().chain(ignored).collect()
+    }
+
     /// The model's own settings where a spec leaves the layers open.
     fn fill_layers(&self, editor: &mut EditorSpec) {
         let preset = self.loaded.editors.iter().find(|preset| preset.method() == editor.method());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rectify_core::{
     Session,
-    model::{LoadedModel, Loader},
+    model::{Description, LoadedModel, Loader},
 };
 use rectify_protocol::{Catalog, CatalogModel, EditorSpec, Failure, Kind, Progress, nearest};
 
@@ -167,7 +167,11 @@ impl Source {
         let shards = shards.collect::<Result<Vec<_>, _>>()?;
         let total = shards.iter().map(|(_, map)| map.len() as u64).sum();
         let mut done = 0;
-        let mut loader = Loader::new(&config, &tokenizer, device)?;
+        let generation_config = self.folder.join("generation_config.json");
+        let generation_config = generation_config.is_file().then(|| io::read_bytes(&generation_config)).transpose()?;
+        let description =
+            Description { generation_config: generation_config.as_deref(), ..Description::new(&config, &tokenizer) };
+        let mut loader = Loader::new(&description, device)?;
         for (path, map) in &shards {
             watch(Progress::Fetching { file: path.display().to_string(), done, total: Some(total) });
             engine::pause().await;

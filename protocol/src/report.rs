@@ -33,8 +33,17 @@ pub struct ModelInfo {
 pub enum ArchitectureKind {
     /// GPT-2, <https://huggingface.co/docs/transformers/model_doc/gpt2>.
     Gpt2,
-    /// LLaMA 1 and 2 and whatever shares their blocks, <https://arxiv.org/abs/2302.13971>.
+    /// LLaMA 1, 2 and 3, <https://arxiv.org/abs/2302.13971>.
     Llama,
+    /// Mistral, <https://arxiv.org/abs/2310.06825>.
+    Mistral,
+    /// Qwen2 and 2.5, <https://arxiv.org/abs/2407.10671>.
+    Qwen2,
+    /// Qwen3, dense, <https://arxiv.org/abs/2505.09388>.
+    Qwen3,
+    /// GPT-J, <https://github.com/kingoflolz/mesh-transformer-jax>.
+    #[serde(rename = "gptj")]
+    GptJ,
 }
 
 /// A token that may come next: the pair `[token, p]` in JSON.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_core::{
     edit::moments::Moment,
-    model::{LoadedModel, Loader},
+    model::{Description, LoadedModel, Loader},
 };
 use rectify_protocol::{Contexts, Fact, Step, ValueSpec};
 use safetensors::{Dtype, SafeTensors};
@@ -192,7 +192,8 @@ pub fn device() -> Device {
 }
 
 pub fn load(name: &str) -> LoadedModel {
-    let mut loader = Loader::new(file(name, "config.json"), file(name, "tokenizer.json"), &device()).expect("reads");
+    let mut loader = Loader::new(&Description::new(file(name, "config.json"), file(name, "tokenizer.json")), &device())
+        .expect("reads");
     loader.add_shard("model.safetensors", file(name, "model.safetensors")).expect("reads");
     loader.finish(name).expect("complete")
 }

@@ -2,7 +2,7 @@
 
 use rectify_core::{
     edit::moments::{Corpus, Moment},
-    model::{LoadedModel, Loader},
+    model::{Description, LoadedModel, Loader},
 };
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
@@ -11,7 +11,7 @@ use crate::golden::{self, Golden, device, file};
 const MODEL: &str = "gpt2-tiny";
 
 fn loader(config: &str) -> rectify_core::Result<Loader> {
-    Loader::new(config.as_bytes(), file(MODEL, "tokenizer.json"), &device())
+    Loader::new(&Description::new(config.as_bytes(), file(MODEL, "tokenizer.json")), &device())
 }
 
 fn config() -> String {

@@ -3,13 +3,17 @@
 
 use std::{env, fs, path::Path};
 
-use rectify_core::{Session, model::Loader};
+use rectify_core::{
+    Session,
+    model::{Description, Loader},
+};
 use rectify_protocol::{Command, Event};
 
 fn session(folder: &Path) -> Session {
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut session = Session::new(crate::golden::device(), "flex", || 0.0);
-    let mut loader = Loader::new(&read("config.json"), &read("tokenizer.json"), session.device()).expect("reads");
+    let mut loader =
+        Loader::new(&Description::new(&read("config.json"), &read("tokenizer.json")), session.device()).expect("reads");
     loader.add_shard("model.safetensors", &read("model.safetensors")).expect("reads");
     session.open(loader.finish("real").expect("complete"));
     session

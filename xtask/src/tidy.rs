@@ -44,7 +44,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         within: &["core/src/", "native-server/src/", "frontend/"],
-        except: &["core/src/model/gpt2.rs", "core/src/model/llama.rs"],
+        except: &["core/src/model/gpt2.rs", "core/src/model/gptj.rs", "core/src/model/llama.rs"],
         forbids: &[
             "mlp.c_proj",
             "mlp.c_fc",

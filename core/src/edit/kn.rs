@@ -107,13 +107,13 @@ impl Reading {
     async fn released(input: &Input<'_>, fact: &Fact, truth: String) -> Result<Self> {
         let (gold, target) = (input.tokenizer.encode(&truth)?, input.tokenizer.encode(&fact.target_new)?);
         let asked = match input.model.architecture() {
-            ArchitectureKind::Gpt2 => target.len(),
-            ArchitectureKind::Llama => target.len().max(gold.len()),
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => target.len(),
+            _ => target.len().max(gold.len()),
         };
         let talk = continue_as_text(input, &fact.prompt, asked).await?;
         let questions = match input.model.architecture() {
-            ArchitectureKind::Gpt2 => vec![Question { ids: talk[0].0.clone(), targets: gold }],
-            ArchitectureKind::Llama => {
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => vec![Question { ids: talk[0].0.clone(), targets: gold }],
+            _ => {
                 let pairs = talk.iter().zip(&gold);
                 pairs.map(|((ids, _), token)| Question { ids: ids.clone(), targets: vec![*token] }).collect()
             }

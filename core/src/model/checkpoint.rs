@@ -4,87 +4,81 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
     LoadedModel, Model,
+    architecture::{Build, FAMILIES, Family},
+    config::{CONFIG, Config, end_tokens},
     embedding::{Embedding, rows_per_shard},
-    gpt2::{Gpt2, Gpt2Config},
-    llama::{Llama, LlamaConfig},
     presets::presets,
 };
 use crate::{Error, Result, tokenizer::Tokenizer};
 
-const CONFIG: &str = "config.json";
+/// The small files of a checkpoint.
+#[derive(Clone, Copy)]
+pub struct Description<'a> {
+    /// `config.json`
+    pub config: &'a [u8],
+    /// `generation_config.json`, where there is one: it names the tokens that end a text.
+    pub generation_config: Option<&'a [u8]>,
+    /// `tokenizer.json`
+    pub tokenizer: &'a [u8],
+    /// Keys of `config.json` and tensors to leave out of account.
+    pub ignore: &'a [String],
+}
+
+impl<'a> Description<'a> {
+    /// The two files that every checkpoint has.
+    pub fn new(config: &'a [u8], tokenizer: &'a [u8]) -> Self {
+        Self { config, generation_config: None, tokenizer, ignore: &[] }
+    }
+}
 
 /// Takes a checkpoint file by file and makes a model of it.
 pub struct Loader {
-    config: Config,
+    family: &'static Family,
+    build: Build,
     ends: Vec<u32>,
     tokenizer: Tokenizer,
     tensors: Tensors,
     hashes: Vec<[u8; 32]>,
-}
-
-enum Config {
-    Gpt2(Gpt2Config),
-    Llama(LlamaConfig),
-}
-
-/// What every architecture's `config.json` has.
-#[derive(Deserialize)]
-struct Common {
-    model_type: String,
-    eos_token_id: Option<EndTokens>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum EndTokens {
-    One(u32),
-    Several(Vec<u32>),
+    /// What is to be left out of account, and whether there was something of that name.
+    ignore: Vec<(String, bool)>,
 }
 
 impl Loader {
-    /// Reads `config.json` and `tokenizer.json`.
+    /// Reads the small files.
     ///
     /// # Errors
     ///
-    /// When either is malformed, or the architecture is one we do not have.
-    pub fn new(config: &[u8], tokenizer: &[u8], device: &Device) -> Result<Self> {
-        let Common { model_type, eos_token_id } = parse(config)?;
-        let config = match model_type.as_str() {
-            "gpt2" => Config::Gpt2(parse(config)?),
-            "llama" => Config::Llama(parse(config)?),
-            other => {
-                return Err(Error::bad_file(
-                    CONFIG,
-                    format!("model_type is {other:?}; \"gpt2\" and \"llama\" can be edited"),
-                ));
-            }
+    /// When one of them is malformed, the architecture is one we do not have, or a key of `config.json` asks for
+    /// something that is not computed.
+    pub fn new(files: &Description<'_>, device: &Device) -> Result<Self> {
+        let mut config = Config::from_json(files.config)?;
+        let ignore = files.ignore.iter().map(|name| (name.clone(), config.ignore(name))).collect();
+        let found = config.value("model_type").unwrap_or_default();
+        let Some(family) = FAMILIES.iter().find(|family| found == family.model_type) else {
+            let known: Vec<String> = FAMILIES.iter().map(|family| format!("{:?}", family.model_type)).collect();
+            return config.refuse("model_type", &found, &format!("these can be edited: {}", known.join(", ")));
         };
-        match &config {
-            Config::Gpt2(config) => config.check()?,
-            Config::Llama(config) => config.check()?,
-        }
-        let ends = match eos_token_id {
-            None => Vec::new(),
-            Some(EndTokens::One(id)) => vec![id],
-            Some(EndTokens::Several(ids)) => ids,
-        };
+        let build = (family.read)(&mut config)?;
+        let ends = end_tokens(&mut config, files.generation_config)?;
+        config.finish()?;
         Ok(Self {
-            config,
+            family,
+            build,
             ends,
-            tokenizer: Tokenizer::from_json(tokenizer)?,
-            tensors: Tensors { device: device.clone(), by_name: HashMap::new() },
+            tokenizer: Tokenizer::from_json(files.tokenizer)?,
+            tensors: Tensors { device: device.clone(), is_embedding: family.is_embedding, by_name: HashMap::new() },
             hashes: Vec::new(),
+            ignore,
         })
     }
 
     /// The shards' file names in order, from the bytes of `model.safetensors.index.json`.
     pub fn shard_names(index: &[u8]) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         struct Index {
             weight_map: HashMap<String, String>,
         }
@@ -105,7 +99,11 @@ impl Loader {
         self.hashes.push(Sha256::digest(bytes).into());
         let shard = open(file, bytes)?;
         for (name, view) in shard.iter() {
-            self.tensors.add(file, name, &view)?;
+            match self.ignore.iter_mut().find(|(ignored, _)| ignored == name) {
+                Some((_, there)) => *there = true,
+                None if (self.family.is_buffer)(name) => {}
+                None => self.tensors.add(file, name, &view)?,
+            }
         }
         Ok(())
     }
@@ -114,12 +112,15 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// When a tensor is missing or has another shape than `config.json` says.
+    /// When a tensor is missing, has another shape than `config.json` says, or belongs to nothing that is computed.
     pub fn finish(mut self, id: &str) -> Result<LoadedModel> {
-        let model = match self.config {
-            Config::Gpt2(config) => Model::Gpt2(Gpt2::load(config, &mut self.tensors)?),
-            Config::Llama(config) => Model::Llama(Llama::load(config, &mut self.tensors)?),
-        };
+        let model = Model::loaded(self.family.kind, (self.build)(&mut self.tensors)?);
+        self.tensors.finish()?;
+        if let Some((name, _)) = self.ignore.iter().find(|(_, there)| !there) {
+            return Err(Error::bad_input(format!(
+                "{name:?} cannot be ignored: no key of {CONFIG} and no tensor is called so"
+            )));
+        }
         let vocab = model.shape().vocab;
         if self.tokenizer.vocab_size() > vocab {
             return Err(Error::bad_file(
@@ -132,12 +133,9 @@ impl Loader {
             several => hex(&Sha256::digest(several.concat()).into()),
         };
         let (editors, tokenizer, ends) = (presets(&model), self.tokenizer, self.ends);
-        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, hash, editors })
+        let ignored = self.ignore.into_iter().map(|(name, _)| name).collect();
+        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, ignored, hash, editors })
     }
-}
-
-fn parse<'a, T: Deserialize<'a>>(config: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(config).map_err(|error| Error::bad_file(CONFIG, error.to_string()))
 }
 
 /// A hash in hexadecimal.
@@ -187,35 +185,37 @@ pub(crate) fn floats(file: &str, name: &str, view: &TensorView<'_>) -> Result<Ve
 /// The tensors of a checkpoint by name, on the device.
 pub(super) struct Tensors {
     device: Device,
+    is_embedding: fn(&str) -> bool,
     by_name: HashMap<String, Stored>,
 }
 
 enum Stored {
     Vector(Tensor<1>),
     Matrix(Tensor<2>),
-    Rows(Vec<Tensor<2>>),
+    /// An embedding, and the hash of its bytes. Embeddings are large and only ever read by rows, so they alone are split.
+    Rows(Vec<Tensor<2>>, [u8; 32]),
+    /// Of a shape that no weight has.
+    Other(Vec<usize>),
 }
 
 impl Tensors {
     fn add(&mut self, file: &str, name: &str, view: &TensorView<'_>) -> Result<()> {
         let stored = match *view.shape() {
             [n] => Stored::Vector(Tensor::from_data(TensorData::new(floats(file, name, view)?, [n]), &self.device)),
-            [rows, columns] if is_embedding(name) => {
+            [rows, columns] if rows > 0 && columns > 0 && (self.is_embedding)(name) => {
                 let values = floats(file, name, view)?;
                 let shards = values.chunks(rows_per_shard(columns) * columns);
                 let shards = shards.map(|shard| {
                     let data = TensorData::new(shard.to_vec(), [shard.len() / columns, columns]);
                     Tensor::from_data(data, &self.device)
                 });
-                debug_assert_eq!(values.len(), rows * columns, "safetensors checks sizes");
-                Stored::Rows(shards.collect())
+                Stored::Rows(shards.collect(), Sha256::digest(view.data()).into())
             }
             [rows, columns] => {
                 let data = TensorData::new(floats(file, name, view)?, [rows, columns]);
                 Stored::Matrix(Tensor::from_data(data, &self.device))
             }
-            // Buffers such as GPT-2's causal mask, [1, 1, 1024, 1024], are not weights.
-            _ => return Ok(()),
+            _ => Stored::Other(view.shape().to_vec()),
         };
         match self.by_name.insert(name.into(), stored) {
             None => Ok(()),
@@ -244,12 +244,55 @@ impl Tensors {
         }
     }
 
-    /// The embedding of this name and shape.
-    pub(super) fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Embedding> {
+    /// A token embedding and the output head, which is the embedding again where they are tied.
+    ///
+    /// # Errors
+    ///
+    /// Also when they are tied and the checkpoint stores a head that is not the embedding.
+    pub(super) fn embedding_and_head(
+        &mut self,
+        embedding: &str,
+        head: &str,
+        shape: [usize; 2],
+        tied: bool,
+    ) -> Result<(Embedding, Embedding)> {
+        let (tokens, hash) = self.embedding(embedding, shape)?;
+        if tied && !self.has(head) {
+            return Ok((tokens.clone(), tokens));
+        }
+        let (own, hash_of_head) = self.embedding(head, shape)?;
+        if !tied {
+            return Ok((tokens, own));
+        }
+        if hash != hash_of_head {
+            let problem = format!("tie_word_embeddings is true, but the tensors {embedding:?} and {head:?} differ");
+            return Err(Error::bad_file(CONFIG, problem));
+        }
+        Ok((tokens.clone(), tokens))
+    }
+
+    fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<(Embedding, [u8; 32])> {
         match self.take(name)? {
-            Stored::Rows(shards) if dims(&Stored::Rows(shards.clone())) == shape => Ok(Embedding::new(shards)),
+            Stored::Rows(shards, hash) if dims_of_rows(&shards) == shape => Ok((Embedding::new(shards), hash)),
             other => Err(wrong_shape(name, &other, &shape)),
         }
+    }
+
+    /// Complains about tensors that nobody took: a bias, a norm or a head that would be left out.
+    fn finish(&self) -> Result<()> {
+        const NAMED: usize = 3;
+        let mut left: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        left.sort_unstable();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let more = left.len().saturating_sub(NAMED);
+        let named: Vec<String> = left.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::bad_file(
+            "the checkpoint",
+            format!("holds {}{more}, which this architecture does not compute with", named.join(", ")),
+        ))
     }
 
     fn take(&mut self, name: &str) -> Result<Stored> {
@@ -257,20 +300,16 @@ impl Tensors {
     }
 }
 
-/// Embeddings are large and only ever read by rows, so they alone are split.
-fn is_embedding(name: &str) -> bool {
-    super::gpt2::is_embedding(name) || super::llama::is_embedding(name)
-}
-
-fn dims(stored: &Stored) -> Vec<usize> {
-    match stored {
-        Stored::Vector(vector) => vector.dims().to_vec(),
-        Stored::Matrix(matrix) => matrix.dims().to_vec(),
-        Stored::Rows(shards) => vec![shards.iter().map(|shard| shard.dims()[0]).sum(), shards[0].dims()[1]],
-    }
+fn dims_of_rows(shards: &[Tensor<2>]) -> [usize; 2] {
+    [shards.iter().map(|shard| shard.dims()[0]).sum(), shards[0].dims()[1]]
 }
 
 fn wrong_shape(name: &str, found: &Stored, expected: &[usize]) -> Error {
-    let found = dims(found);
+    let found = match found {
+        Stored::Vector(vector) => vector.dims().to_vec(),
+        Stored::Matrix(matrix) => matrix.dims().to_vec(),
+        Stored::Rows(shards, _) => dims_of_rows(shards).to_vec(),
+        Stored::Other(shape) => shape.clone(),
+    };
     Error::bad_file("the checkpoint", format!("tensor {name:?} is {found:?}; {CONFIG} makes it {expected:?}"))
 }

@@ -79,8 +79,10 @@ impl Cache {
 /// Positions and attention mask of one pass; the same for all its layers, and for any pass of this geometry.
 #[derive(Clone)]
 pub struct Frame {
-    /// Position of each new token in its row: `[batch * pos]`.
-    pub(super) positions: Tensor<1, Int>,
+    /// Position of each new token in its row, by row: `batch * pos` of them.
+    positions: Vec<i32>,
+    /// The same on the device.
+    position_ids: Tensor<1, Int>,
     sight: Sight,
     /// New tokens of each row; the rest up to `width` is padding.
     lens: Vec<usize>,
@@ -115,7 +117,8 @@ impl Frame {
             }
         }
         Self {
-            positions: Tensor::from_data(TensorData::new(positions, [rows * width]), device),
+            position_ids: ids(&positions, device),
+            positions,
             sight: Sight::Masked(Tensor::from_data(
                 TensorData::new(mask, [rows, 1, width, past_width + width]),
                 device,
@@ -137,12 +140,7 @@ impl Frame {
         let [holds] = past.holds.as_slice() else { panic!("lanes share the past of one row") };
         assert!(holds.iter().all(|held| *held), "lanes share a past without padding");
         let positions = vec![i32::try_from(holds.len()).expect("contexts are short"); lanes];
-        Self {
-            positions: Tensor::from_data(TensorData::new(positions, [lanes]), device),
-            sight: Sight::Alone,
-            lens: vec![lanes],
-            width: lanes,
-        }
+        Self { position_ids: ids(&positions, device), positions, sight: Sight::Alone, lens: vec![lanes], width: lanes }
     }
 
     /// Rows and padded new positions: `[batch, pos]`.
@@ -150,29 +148,43 @@ impl Frame {
         [self.lens.len(), self.width]
     }
 
+    /// Position of each new token in its row, padding included: `batch * pos` of them, row by row.
+    pub(super) fn positions(&self) -> &[i32] {
+        &self.positions
+    }
+
+    /// The same on the device.
+    pub(super) fn position_ids(&self) -> Tensor<1, Int> {
+        self.position_ids.clone()
+    }
+
     /// Where token `pos` of row `row` lies when batch and positions are one dimension.
     pub fn flat(&self, row: usize, pos: usize) -> usize {
-        debug_assert!(pos < self.lens[row], "not padding");
+        assert!(pos < self.lens[row], "not padding");
         row * self.width + pos
     }
 }
 
-/// `Σ softmax(q·k / √d_head + mask) v` for every head: grouped heads share keys and values.
+fn ids(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+/// `Σ softmax(scale q·k + mask) v` for every head: grouped heads share keys and values.
 ///
 /// Shapes: `query [batch, head, pos, d_head]`, `past` and new together `[batch, kv_head, seen, d_head]`;
 /// returns `[batch * pos, head * d_head]`.
-pub(super) fn attend(query: Tensor<4>, seen: &KeysValues, frame: &Frame) -> Tensor<2> {
+pub(super) fn attend(query: Tensor<4>, seen: &KeysValues, frame: &Frame, scale: f64) -> Tensor<2> {
     match &frame.sight {
-        Sight::Masked(mask) => attend_masked(query, seen, mask),
-        Sight::Alone => attend_alone(query, seen),
+        Sight::Masked(mask) => attend_masked(query, seen, mask, scale),
+        Sight::Alone => attend_alone(query, seen, scale),
     }
 }
 
-fn attend_masked(query: Tensor<4>, seen: &KeysValues, mask: &Tensor<4>) -> Tensor<2> {
+fn attend_masked(query: Tensor<4>, seen: &KeysValues, mask: &Tensor<4>, scale: f64) -> Tensor<2> {
     let [batch, heads, pos, d_head] = query.dims();
     let [_, groups, width, _] = seen.keys.dims();
     let grouped = query.reshape([batch, groups, heads / groups * pos, d_head]);
-    let scores = grouped.matmul(seen.keys.clone().swap_dims(2, 3)) * (d_head as f64).powf(-0.5);
+    let scores = grouped.matmul(seen.keys.clone().swap_dims(2, 3)) * scale;
     let scores = scores.reshape([batch, heads, pos, width]) + mask.clone();
     let weights = softmax(scores, 3);
     weights
@@ -187,7 +199,7 @@ fn attend_masked(query: Tensor<4>, seen: &KeysValues, mask: &Tensor<4>) -> Tenso
 /// would be quadratic.
 ///
 /// Shapes: as for [`attend`], with one row and the lanes as positions.
-fn attend_alone(query: Tensor<4>, seen: &KeysValues) -> Tensor<2> {
+fn attend_alone(query: Tensor<4>, seen: &KeysValues, scale: f64) -> Tensor<2> {
     let [_, heads, lanes, d_head] = query.dims();
     let [_, groups, width, _] = seen.keys.dims();
     let (past, each) = (width - lanes, heads / groups);
@@ -202,7 +214,7 @@ fn attend_alone(query: Tensor<4>, seen: &KeysValues) -> Tensor<2> {
         scores.push(before.reshape([groups, each, lanes, past]));
     }
     scores.push((query * own(&seen.keys)).sum_dim(3)); // [groups, each, lanes, 1]
-    let weights = softmax(Tensor::cat(scores, 3) * (d_head as f64).powf(-0.5), 3); // [groups, each, lanes, past + 1]
+    let weights = softmax(Tensor::cat(scores, 3) * scale, 3); // [groups, each, lanes, past + 1]
     let mut mixed = weights.clone().narrow(3, past, 1) * own(&seen.values); // [groups, each, lanes, d_head]
     if past > 0 {
         let before = flat(weights.narrow(3, 0, past), past).matmul(earlier(&seen.values));

@@ -1,117 +1,100 @@
 //! GPT-2, <https://huggingface.co/docs/transformers/model_doc/gpt2>: the whole architecture, top to bottom.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use burn::tensor::{Tensor, module::layer_norm};
-use serde::Deserialize;
+use burn::tensor::Tensor;
+use rectify_protocol::ArchitectureKind;
 
 use super::{
     At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    architecture::{Architecture, Build, Family, MlpMatrix, no_gate},
     checkpoint::Tensors,
+    config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     frame::{KeysValues, attend, heads},
+    parts::{GELU_TANH, LayerNorm, Linear, gelu_tanh},
 };
-use crate::{Error, Result};
+use crate::Result;
 
-/// `config.json` of a GPT-2 checkpoint, as far as it matters.
-#[derive(Clone, Deserialize)]
-pub(super) struct Gpt2Config {
-    n_embd: usize,
-    n_head: usize,
-    n_layer: usize,
-    n_positions: usize,
-    n_inner: Option<usize>,
-    vocab_size: usize,
-    #[serde(default = "default_epsilon")]
-    layer_norm_epsilon: f64,
-    #[serde(default = "default_activation")]
-    activation_function: String,
+pub(super) const FAMILY: Family = Family {
+    model_type: "gpt2",
+    kind: ArchitectureKind::Gpt2,
+    read,
+    is_embedding: |name| name.ends_with("wte.weight") || name == HEAD,
+    // The causal mask, and what blocked scores are set to.
+    is_buffer: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+};
+
+const HEAD: &str = "lm_head.weight";
+
+/// What `config.json` says of a GPT-2.
+#[derive(Clone)]
+struct Sizes {
+    d_model: usize,
+    d_mlp: usize,
+    heads: usize,
+    layers: usize,
+    context: usize,
+    vocab: usize,
+    epsilon: f64,
+    tied: bool,
+    /// Whether scores are divided by the root of a head's width, and by the number of the layer.
+    scale_by_width: bool,
+    scale_by_layer: bool,
 }
 
-fn default_epsilon() -> f64 {
-    1e-5
-}
-
-fn default_activation() -> String {
-    "gelu_new".into()
-}
-
-impl Gpt2Config {
-    pub(super) fn check(&self) -> Result<()> {
-        if !matches!(self.activation_function.as_str(), "gelu_new" | "gelu_pytorch_tanh") {
-            let found = &self.activation_function;
-            let problem = format!("activation_function is {found:?}; GPT-2 is computed with \"gelu_new\"");
-            return Err(Error::bad_file("config.json", problem));
-        }
-        super::check_heads(self.n_embd, self.n_head, "n_embd", "n_head")
-    }
-
-    fn d_mlp(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
-    }
+fn read(config: &mut Config) -> Result<Build> {
+    let d_model = config.size("n_embd", WIDTH)?;
+    let sizes = Sizes {
+        d_model,
+        d_mlp: config.optional_size("n_inner", WIDTH)?.unwrap_or(4 * d_model),
+        heads: config.size("n_head", HEADS)?,
+        layers: config.size("n_layer", LAYERS)?,
+        context: config.size("n_positions", TOKENS)?,
+        vocab: config.size("vocab_size", TOKENS)?,
+        epsilon: config.optional_number("layer_norm_epsilon")?.unwrap_or(1e-5),
+        tied: config.flag("tie_word_embeddings", true)?,
+        scale_by_width: config.flag("scale_attn_weights", true)?,
+        scale_by_layer: config.flag("scale_attn_by_inverse_layer_idx", false)?,
+    };
+    config.text("activation_function", &GELU_TANH)?;
+    check_divides(("n_head", sizes.heads), ("n_embd", d_model))?;
+    Ok(Box::new(move |tensors| Ok(Arc::new(Gpt2::load(sizes, tensors)?))))
 }
 
 /// The weights of a GPT-2. Its `Conv1D` matrices are stored `[d_in, d_out]`, as they are used here.
 #[derive(Clone)]
-pub struct Gpt2 {
-    config: Gpt2Config,
+struct Gpt2 {
+    sizes: Sizes,
     /// `transformer.` in checkpoints saved with their head, nothing in OpenAI's.
     prefix: &'static str,
     tokens: Embedding,
     /// `[context, d_model]`
     positions: Tensor<2>,
     blocks: Vec<Block>,
-    final_norm: Norm,
-    /// How many blocks, from the first on, no edit has changed.
-    pub(super) intact: usize,
+    final_norm: LayerNorm,
+    /// The token embedding again where the head is tied.
+    head: Embedding,
 }
 
 #[derive(Clone)]
 struct Block {
-    attention_norm: Norm,
+    attention_norm: LayerNorm,
     /// Query, key and value side by side: `[d_model, 3 d_model]`.
     attention_in: Linear,
     attention_out: Linear,
-    mlp_norm: Norm,
+    mlp_norm: LayerNorm,
     up: Linear,
     down: Linear,
 }
 
-#[derive(Clone)]
-struct Norm {
-    scale: Tensor<1>,
-    shift: Tensor<1>,
-    epsilon: f64,
-}
-
-#[derive(Clone)]
-struct Linear {
-    weight: Tensor<2>,
-    bias: Tensor<1>,
-}
-
-pub(super) fn is_embedding(name: &str) -> bool {
-    name.ends_with("wte.weight")
-}
-
 impl Gpt2 {
-    pub(super) fn load(config: Gpt2Config, tensors: &mut Tensors) -> Result<Self> {
+    fn load(sizes: Sizes, tensors: &mut Tensors) -> Result<Self> {
         let prefix = if tensors.has("transformer.wte.weight") { "transformer." } else { "" };
-        let (d, d_mlp, epsilon) = (config.n_embd, config.d_mlp(), config.layer_norm_epsilon);
-        let norm = |tensors: &mut Tensors, name: String| {
-            Ok::<_, Error>(Norm {
-                scale: tensors.vector(&format!("{name}.weight"), d)?,
-                shift: tensors.vector(&format!("{name}.bias"), d)?,
-                epsilon,
-            })
-        };
-        let linear = |tensors: &mut Tensors, name: String, shape: [usize; 2]| {
-            Ok::<_, Error>(Linear {
-                weight: tensors.matrix(&format!("{name}.weight"), shape)?,
-                bias: tensors.vector(&format!("{name}.bias"), shape[1])?,
-            })
-        };
-        let blocks = (0..config.n_layer).map(|layer| {
+        let (d, d_mlp) = (sizes.d_model, sizes.d_mlp);
+        let norm = |tensors: &mut Tensors, name: String| LayerNorm::load(tensors, &name, d, sizes.epsilon);
+        let linear = |tensors: &mut Tensors, name: String, shape| Linear::stored_straight(tensors, &name, shape);
+        let blocks = (0..sizes.layers).map(|layer| {
             let block = format!("{prefix}h.{layer}");
             Ok(Block {
                 attention_norm: norm(tensors, format!("{block}.ln_1"))?,
@@ -122,36 +105,44 @@ impl Gpt2 {
                 down: linear(tensors, format!("{block}.mlp.c_proj"), [d_mlp, d])?,
             })
         });
-        Ok(Self {
-            blocks: blocks.collect::<Result<_>>()?,
-            prefix,
-            tokens: tensors.embedding(&format!("{prefix}wte.weight"), [config.vocab_size, d])?,
-            positions: tensors.matrix(&format!("{prefix}wpe.weight"), [config.n_positions, d])?,
-            final_norm: norm(tensors, format!("{prefix}ln_f"))?,
-            intact: config.n_layer,
-            config,
-        })
+        let blocks = blocks.collect::<Result<_>>()?;
+        let (tokens, head) =
+            tensors.embedding_and_head(&format!("{prefix}wte.weight"), HEAD, [sizes.vocab, d], sizes.tied)?;
+        let positions = tensors.matrix(&format!("{prefix}wpe.weight"), [sizes.context, d])?;
+        let final_norm = norm(tensors, format!("{prefix}ln_f"))?;
+        Ok(Self { prefix, tokens, positions, blocks, final_norm, head, sizes })
     }
 
-    pub(super) fn shape(&self) -> Shape {
-        let config = &self.config;
-        Shape {
-            layers: config.n_layer,
-            d_model: config.n_embd,
-            d_mlp: config.d_mlp(),
-            vocab: config.vocab_size,
-            context: config.n_positions,
-        }
+    /// What a block's attention scores are multiplied with.
+    fn scale(&self, layer: usize) -> f64 {
+        let Sizes { d_model, heads, scale_by_width, scale_by_layer, .. } = self.sizes;
+        let by_width = if scale_by_width { ((d_model / heads) as f64).powf(-0.5) } else { 1.0 };
+        if scale_by_layer { by_width / (layer + 1) as f64 } else { by_width }
+    }
+}
+
+impl Architecture for Gpt2 {
+    fn shape(&self) -> Shape {
+        let Sizes { layers, d_model, d_mlp, vocab, context, .. } = self.sizes;
+        Shape { layers, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
     }
 
-    pub(super) fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
+    fn matrices(&self) -> &'static [MlpMatrix] {
+        &[MlpMatrix::DOWN, MlpMatrix::UP]
+    }
+
+    fn embedding(&self) -> &Embedding {
+        &self.tokens
+    }
+
+    fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
         let [batch, pos] = frame.dims();
         let tokens = self.tokens.rows(tokens, &self.tokens.device());
-        let positions = self.positions.clone().select(0, frame.positions.clone());
-        (tokens + positions).reshape([batch, pos, self.config.n_embd])
+        let positions = self.positions.clone().select(0, frame.position_ids());
+        (tokens + positions).reshape([batch, pos, self.sizes.d_model])
     }
 
-    pub(super) fn run(
+    fn run(
         &self,
         layers: Range<usize>,
         hidden: Tensor<3>,
@@ -159,51 +150,50 @@ impl Gpt2 {
         past: &mut Cache,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
-        let mut hidden = hidden;
+        let [batch, pos, d] = hidden.dims();
+        // Between taps the batch and its positions are one dimension: every product is one matrix product.
+        let mut hidden = hidden.reshape([batch * pos, d]);
         for layer in layers {
             let block = &self.blocks[layer];
-            let (attended, seen) =
-                block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), self.config.n_head);
+            let seen = past.layers[layer].as_ref();
+            let (attended, seen) = block.attention(hidden.clone(), frame, seen, self.sizes.heads, self.scale(layer));
             past.layers[layer] = Some(seen);
             let middle = hidden + attended;
-            let read = tap.tap(Site { layer, at: At::MlpIn }, block.mlp_norm.forward(middle.clone()));
-            let pre = tap.tap(Site { layer, at: At::MlpPre }, block.up.forward(read));
-            let key = tap.tap(Site { layer, at: At::MlpKey }, gelu_tanh(pre));
-            let out = tap.tap(Site { layer, at: At::MlpOut }, block.down.forward(key));
-            hidden = tap.tap(Site { layer, at: At::ResidPost }, middle + out);
+            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
+            let read = tap(At::MlpIn, block.mlp_norm.forward(middle.clone()));
+            let pre = tap(At::MlpPre, block.up.forward(read));
+            let key = tap(At::MlpKey, gelu_tanh(pre));
+            let out = tap(At::MlpOut, block.down.forward(key));
+            hidden = tap(At::ResidPost, middle + out);
         }
-        hidden
+        hidden.reshape([batch, pos, d])
     }
 
-    pub(super) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let hidden = layer_norm(
-            hidden,
-            self.final_norm.scale.clone(),
-            Some(self.final_norm.shift.clone()),
-            self.final_norm.epsilon,
-        );
-        self.tokens.logits(&hidden)
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.head.logits(&self.final_norm.forward(hidden))
     }
 
-    pub(super) fn weight(&self, site: WeightSite) -> Tensor<2> {
+    fn weight(&self, site: WeightSite) -> Tensor<2> {
+        let block = &self.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpUp => self.blocks[site.layer].up.weight.clone(),
-            Matrix::MlpDown => self.blocks[site.layer].down.weight.clone(),
+            Matrix::MlpUp => block.up.weight.clone(),
+            Matrix::MlpDown => block.down.weight.clone(),
             Matrix::MlpGate => no_gate(),
         }
     }
 
-    pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
-        let mut edited = Self { intact: self.intact.min(site.layer), ..self.clone() };
+    fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Arc<dyn Architecture> {
+        let mut edited = self.clone();
+        let block = &mut edited.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpUp => edited.blocks[site.layer].up.weight = weight,
-            Matrix::MlpDown => edited.blocks[site.layer].down.weight = weight,
+            Matrix::MlpUp => block.up = block.up.with(weight),
+            Matrix::MlpDown => block.down = block.down.with(weight),
             Matrix::MlpGate => no_gate(),
         }
-        edited
+        Arc::new(edited)
     }
 
-    pub(super) fn name(&self, site: WeightSite) -> String {
+    fn name(&self, site: WeightSite) -> String {
         let (prefix, layer) = (self.prefix, site.layer);
         match site.matrix {
             Matrix::MlpUp => format!("{prefix}h.{layer}.mlp.c_fc.weight"),
@@ -212,55 +202,25 @@ impl Gpt2 {
         }
     }
 
-    /// The token embedding, which is also the head.
-    pub(super) fn embedding(&self) -> &Embedding {
-        &self.tokens
+    fn stores_transposed(&self) -> bool {
+        false
     }
-}
-
-/// `Model::mlp_matrices` lists no gate for a GPT-2.
-fn no_gate() -> ! {
-    panic!("a GPT-2 has no gate")
 }
 
 impl Block {
-    /// `[batch, pos, d_model]`, and everything seen including the new tokens.
+    /// `[batch * pos, d_model]`, and everything seen including the new tokens.
     fn attention(
         &self,
-        hidden: Tensor<3>,
+        hidden: Tensor<2>,
         frame: &Frame,
         past: Option<&KeysValues>,
-        n_head: usize,
-    ) -> (Tensor<3>, KeysValues) {
-        let [batch, pos, d] = hidden.dims();
-        let joint = self.attention_in.forward(self.attention_norm.forward(hidden)).reshape([batch * pos, 3 * d]);
-        let part = |i: usize| heads(joint.clone().narrow(1, i * d, d), [batch, pos], n_head);
+        n_heads: usize,
+        scale: f64,
+    ) -> (Tensor<2>, KeysValues) {
+        let [_, d] = hidden.dims();
+        let joint = self.attention_in.forward(self.attention_norm.forward(hidden));
+        let part = |i: usize| heads(joint.clone().narrow(1, i * d, d), frame.dims(), n_heads);
         let seen = KeysValues::then(past, KeysValues { keys: part(1), values: part(2) });
-        let mixed = attend(part(0), &seen, frame).reshape([batch, pos, d]);
-        (self.attention_out.forward(mixed), seen)
+        (self.attention_out.forward(attend(part(0), &seen, frame, scale)), seen)
     }
-}
-
-impl Norm {
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        layer_norm(hidden, self.scale.clone(), Some(self.shift.clone()), self.epsilon)
-    }
-}
-
-impl Linear {
-    /// `x W + b`, as one product over all tokens.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, pos, d_in] = x.dims();
-        let [_, d_out] = self.weight.dims();
-        let y = x.reshape([batch * pos, d_in]).matmul(self.weight.clone()) + self.bias.clone().unsqueeze();
-        y.reshape([batch, pos, d_out])
-    }
-}
-
-/// `x/2 (1 + tanh y)`, `y = √(2/π) (x + 0.044715 x³)`, as the same `x σ(2y)`: a logistic function costs a fraction of a
-/// hyperbolic tangent on a processor. The cube is products, because a power costs several times as much.
-fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
-    let sqrt_8_over_pi = (8.0 / std::f64::consts::PI).sqrt();
-    let inner = x.clone() * ((x.clone() * x.clone()) * (0.044_715 * sqrt_8_over_pi) + sqrt_8_over_pi);
-    x * burn::tensor::activation::sigmoid(inner)
 }

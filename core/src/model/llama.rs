@@ -1,178 +1,198 @@
-//! LLaMA, <https://arxiv.org/abs/2302.13971>, with the grouped heads of LLaMA 2 and the tied head of small models.
+//! LLaMA, <https://arxiv.org/abs/2302.13971>, from the first to Llama 3, and the blocks that Mistral and Qwen share
+//! with it: grouped heads, rotary positions, a gated MLP.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use burn::tensor::{Tensor, TensorData, activation::silu};
-use serde::Deserialize;
+use burn::tensor::{Tensor, activation::silu};
+use rectify_protocol::ArchitectureKind;
 
 use super::{
     At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    architecture::{Architecture, Build, Family, MlpMatrix},
     checkpoint::Tensors,
+    config::{Config, HEAD_WIDTH, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     frame::{KeysValues, attend, heads},
+    parts::{Linear, RmsNorm},
+    rope::{Rope, Rotation},
 };
-use crate::{Error, Result};
+use crate::Result;
 
-/// `config.json` of a LLaMA checkpoint, as far as it matters.
-#[derive(Clone, Deserialize)]
-pub(super) struct LlamaConfig {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    num_hidden_layers: usize,
-    max_position_embeddings: usize,
-    vocab_size: usize,
-    rms_norm_eps: f64,
-    head_dim: Option<usize>,
-    #[serde(default = "default_theta")]
-    rope_theta: f64,
-    #[serde(default)]
-    rope_scaling: Option<serde_json::Value>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default = "default_activation")]
-    hidden_act: String,
+pub(super) const FAMILY: Family = Family {
+    model_type: "llama",
+    kind: ArchitectureKind::Llama,
+    read: |config| {
+        let biases = config.flag("attention_bias", false)?;
+        let mlp = config.flag("mlp_bias", false)?;
+        let own = Own { biases: Biases { query_key_value: biases, output: biases, mlp }, ..Own::default() };
+        Sizes::read(config, own).map(Sizes::build)
+    },
+    is_embedding,
+    is_buffer,
+};
+
+/// Whether a tensor of these families is an embedding.
+pub(super) fn is_embedding(name: &str) -> bool {
+    name.ends_with("embed_tokens.weight") || name == HEAD
 }
 
-fn default_theta() -> f64 {
-    10_000.0
+/// The frequencies of rotations, which are computed here.
+pub(super) fn is_buffer(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
 }
 
-fn default_activation() -> String {
-    "silu".into()
+const HEAD: &str = "lm_head.weight";
+
+/// What distinguishes a family that has these blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Own {
+    pub biases: Biases,
+    /// Whether each head's query and key pass a norm of their own before they turn.
+    pub head_norms: bool,
+    /// What transformers takes where `config.json` is silent; as many groups as heads, and their share of the width.
+    pub groups: Option<usize>,
+    pub d_head: Option<usize>,
+    pub context: usize,
+    /// How far a token looks back, where that is less than the context.
+    pub window: Option<usize>,
 }
 
-impl LlamaConfig {
-    pub(super) fn check(&self) -> Result<()> {
-        let refuse = |problem: String| Err(Error::bad_file("config.json", problem));
-        if self.hidden_act != "silu" {
-            return refuse(format!("hidden_act is {:?}; LLaMA is computed with \"silu\"", self.hidden_act));
+impl Default for Own {
+    fn default() -> Self {
+        Self { biases: Biases::default(), head_norms: false, groups: None, d_head: None, context: 2048, window: None }
+    }
+}
+
+/// Which linear maps of a block have a bias.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Biases {
+    pub query_key_value: bool,
+    pub output: bool,
+    pub mlp: bool,
+}
+
+/// What `config.json` says.
+#[derive(Clone)]
+pub(super) struct Sizes {
+    d_model: usize,
+    d_mlp: usize,
+    layers: usize,
+    heads: usize,
+    groups: usize,
+    d_head: usize,
+    vocab: usize,
+    context: usize,
+    epsilon: f64,
+    tied: bool,
+    rope: Rope,
+    own: Own,
+}
+
+impl Sizes {
+    /// Asks for the keys that all these families share.
+    pub fn read(config: &mut Config, own: Own) -> Result<Self> {
+        let d_model = config.size("hidden_size", WIDTH)?;
+        let heads = config.size("num_attention_heads", HEADS)?;
+        let d_head = match config.optional_size("head_dim", HEAD_WIDTH)?.or(own.d_head) {
+            Some(d_head) => d_head,
+            None => {
+                check_divides(("num_attention_heads", heads), ("hidden_size", d_model))?;
+                d_model / heads
+            }
+        };
+        if !d_head.is_multiple_of(2) {
+            return config.refuse("head_dim", &d_head.into(), "an even number is expected: columns turn in pairs");
         }
-        if self.attention_bias || self.mlp_bias {
-            return refuse("attention_bias or mlp_bias is on; LLaMA has no biases".into());
-        }
-        if let Some(scaling) = &self.rope_scaling {
-            return refuse(format!("rope_scaling is {scaling}; only unscaled rotations are computed"));
-        }
-        if self.d_head() * self.num_attention_heads != self.hidden_size || !self.d_head().is_multiple_of(2) {
-            return refuse(format!("head_dim {} does not fit hidden_size {}", self.d_head(), self.hidden_size));
-        }
-        super::check_heads(self.hidden_size, self.num_attention_heads, "hidden_size", "num_attention_heads")?;
-        super::check_heads(self.num_attention_heads, self.groups(), "num_attention_heads", "num_key_value_heads")
+        let sizes = Self {
+            d_model,
+            d_mlp: config.size("intermediate_size", WIDTH)?,
+            layers: config.size("num_hidden_layers", LAYERS)?,
+            heads,
+            groups: config.optional_size("num_key_value_heads", HEADS)?.or(own.groups).unwrap_or(heads),
+            d_head,
+            vocab: config.size("vocab_size", TOKENS)?,
+            context: config.optional_size("max_position_embeddings", TOKENS)?.unwrap_or(own.context),
+            epsilon: config.optional_number("rms_norm_eps")?.unwrap_or(1e-6),
+            tied: config.flag("tie_word_embeddings", false)?,
+            rope: Rope::from_config(config, d_head)?,
+            own,
+        };
+        config.text("hidden_act", &["silu"])?;
+        check_divides(("num_key_value_heads", sizes.groups), ("num_attention_heads", heads))?;
+        Ok(sizes)
     }
 
-    fn d_head(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
-    }
-
-    fn groups(&self) -> usize {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    /// How a model of these sizes is made.
+    pub fn build(self) -> Build {
+        Box::new(move |tensors| Ok(Arc::new(Llama::load(self, tensors)?)))
     }
 }
 
 /// The weights of a LLaMA. Its `Linear` matrices are stored `[d_out, d_in]` and turned once, at load.
 #[derive(Clone)]
-pub struct Llama {
-    config: LlamaConfig,
+struct Llama {
+    sizes: Sizes,
+    /// `model.` in checkpoints saved with their head.
+    prefix: &'static str,
     tokens: Embedding,
     blocks: Vec<Block>,
-    final_norm: Norm,
+    final_norm: RmsNorm,
     /// The token embedding again where the head is tied.
     head: Embedding,
-    rotation: Rotation,
-    /// How many blocks, from the first on, no edit has changed.
-    pub(super) intact: usize,
 }
 
 #[derive(Clone)]
 struct Block {
-    attention_norm: Norm,
-    query: Tensor<2>,
-    key: Tensor<2>,
-    value: Tensor<2>,
-    output: Tensor<2>,
-    mlp_norm: Norm,
-    gate: Tensor<2>,
-    up: Tensor<2>,
-    down: Tensor<2>,
-}
-
-#[derive(Clone)]
-struct Norm {
-    scale: Tensor<1>,
-    epsilon: f64,
-}
-
-/// Cosines and sines of the rotary embedding, each `[context, d_head]`.
-#[derive(Clone)]
-struct Rotation {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
-}
-
-pub(super) fn is_embedding(name: &str) -> bool {
-    matches!(name, "model.embed_tokens.weight" | "lm_head.weight")
+    attention_norm: RmsNorm,
+    query: Linear,
+    key: Linear,
+    /// Of each head's query and of its key.
+    head_norms: Option<(RmsNorm, RmsNorm)>,
+    value: Linear,
+    output: Linear,
+    mlp_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
 }
 
 impl Llama {
-    pub(super) fn load(config: LlamaConfig, tensors: &mut Tensors) -> Result<Self> {
-        let (d, d_mlp) = (config.hidden_size, config.intermediate_size);
-        let d_kv = config.d_head() * config.groups();
-        let epsilon = config.rms_norm_eps;
-        let norm =
-            |tensors: &mut Tensors, name: String| Ok::<_, Error>(Norm { scale: tensors.vector(&name, d)?, epsilon });
-        let linear = |tensors: &mut Tensors, name: String, [d_in, d_out]: [usize; 2]| {
-            Ok::<_, Error>(tensors.matrix(&name, [d_out, d_in])?.transpose())
-        };
-        let blocks = (0..config.num_hidden_layers).map(|layer| {
-            let block = format!("model.layers.{layer}");
-            let (attention, mlp) = (format!("{block}.self_attn"), format!("{block}.mlp"));
-            Ok(Block {
-                attention_norm: norm(tensors, format!("{block}.input_layernorm.weight"))?,
-                query: linear(tensors, format!("{attention}.q_proj.weight"), [d, d])?,
-                key: linear(tensors, format!("{attention}.k_proj.weight"), [d, d_kv])?,
-                value: linear(tensors, format!("{attention}.v_proj.weight"), [d, d_kv])?,
-                output: linear(tensors, format!("{attention}.o_proj.weight"), [d, d])?,
-                mlp_norm: norm(tensors, format!("{block}.post_attention_layernorm.weight"))?,
-                gate: linear(tensors, format!("{mlp}.gate_proj.weight"), [d, d_mlp])?,
-                up: linear(tensors, format!("{mlp}.up_proj.weight"), [d, d_mlp])?,
-                down: linear(tensors, format!("{mlp}.down_proj.weight"), [d_mlp, d])?,
-            })
-        });
+    fn load(sizes: Sizes, tensors: &mut Tensors) -> Result<Self> {
+        let prefix = if tensors.has("model.embed_tokens.weight") { "model." } else { "" };
+        let d = sizes.d_model;
+        let blocks = (0..sizes.layers).map(|layer| Block::load(&sizes, &format!("{prefix}layers.{layer}"), tensors));
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
-        let tokens = tensors.embedding("model.embed_tokens.weight", [config.vocab_size, d])?;
-        let head = if config.tie_word_embeddings {
-            tokens.clone()
-        } else {
-            tensors.embedding("lm_head.weight", [config.vocab_size, d])?
+        let embedding = format!("{prefix}embed_tokens.weight");
+        let (tokens, head) = tensors.embedding_and_head(&embedding, HEAD, [sizes.vocab, d], sizes.tied)?;
+        let final_norm = RmsNorm::load(tensors, &format!("{prefix}norm"), d, sizes.epsilon)?;
+        Ok(Self { prefix, tokens, blocks, final_norm, head, sizes })
+    }
+}
+
+impl Architecture for Llama {
+    fn shape(&self) -> Shape {
+        let Sizes { layers, d_model, d_mlp, vocab, context, own, .. } = self.sizes;
+        let (context, bounded_by) = match own.window {
+            Some(window) if window < context => (window, "sliding_window"),
+            _ => (context, "max_position_embeddings"),
         };
-        let rotation = Rotation::new(&config, &tokens);
-        let (final_norm, intact) = (norm(tensors, "model.norm.weight".into())?, blocks.len());
-        Ok(Self { blocks, tokens, head, final_norm, rotation, intact, config })
+        Shape { layers, d_model, d_mlp, vocab, context, bounded_by }
     }
 
-    pub(super) fn shape(&self) -> Shape {
-        let config = &self.config;
-        Shape {
-            layers: config.num_hidden_layers,
-            d_model: config.hidden_size,
-            d_mlp: config.intermediate_size,
-            vocab: config.vocab_size,
-            context: config.max_position_embeddings,
-        }
+    fn matrices(&self) -> &'static [MlpMatrix] {
+        &[MlpMatrix::GATE, MlpMatrix::GATED_UP, MlpMatrix::DOWN]
     }
 
-    pub(super) fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
+    fn embedding(&self) -> &Embedding {
+        &self.tokens
+    }
+
+    fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
         let [batch, pos] = frame.dims();
-        self.tokens.rows(tokens, &self.tokens.device()).reshape([batch, pos, self.config.hidden_size])
+        self.tokens.rows(tokens, &self.tokens.device()).reshape([batch, pos, self.sizes.d_model])
     }
 
-    pub(super) fn run(
+    fn run(
         &self,
         layers: Range<usize>,
         hidden: Tensor<3>,
@@ -181,125 +201,109 @@ impl Llama {
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, pos, d] = hidden.dims();
-        let rotation = self.rotation.at(frame);
-        let three = |flat: Tensor<2>| -> Tensor<3> {
-            let [_, width] = flat.dims();
-            flat.reshape([batch, pos, width])
-        };
+        let rotation = self.sizes.rope.at(frame, &hidden.device().without_autodiff());
         // Between taps the batch and its positions are one dimension: every product is one matrix product.
         let mut hidden = hidden.reshape([batch * pos, d]);
         for layer in layers {
             let block = &self.blocks[layer];
-            let (attended, seen) =
-                block.attention(hidden.clone(), frame, past.layers[layer].as_ref(), &self.config, &rotation);
+            let seen = past.layers[layer].as_ref();
+            let (attended, seen) = block.attention(hidden.clone(), frame, seen, &self.sizes, &rotation);
             past.layers[layer] = Some(seen);
             let middle = hidden + attended;
-            let mut tap =
-                |at, value: Tensor<2>| -> Tensor<2> { tap.tap(Site { layer, at }, three(value)).flatten(0, 1) };
+            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
             let read = tap(At::MlpIn, block.mlp_norm.forward(middle.clone()));
-            let gate = tap(At::MlpPre, read.clone().matmul(block.gate.clone()));
-            let up = tap(At::MlpUp, read.matmul(block.up.clone()));
+            let gate = tap(At::MlpPre, block.gate.forward(read.clone()));
+            let up = tap(At::MlpUp, block.up.forward(read));
             let key = tap(At::MlpKey, silu(gate) * up);
-            let out = tap(At::MlpOut, key.matmul(block.down.clone()));
+            let out = tap(At::MlpOut, block.down.forward(key));
             hidden = tap(At::ResidPost, middle + out);
         }
-        three(hidden)
+        hidden.reshape([batch, pos, d])
     }
 
-    pub(super) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.head.logits(&self.final_norm.forward(hidden))
     }
 
-    pub(super) fn weight(&self, site: WeightSite) -> Tensor<2> {
+    fn weight(&self, site: WeightSite) -> Tensor<2> {
         let block = &self.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpGate => block.gate.clone(),
-            Matrix::MlpUp => block.up.clone(),
-            Matrix::MlpDown => block.down.clone(),
+            Matrix::MlpGate => block.gate.weight.clone(),
+            Matrix::MlpUp => block.up.weight.clone(),
+            Matrix::MlpDown => block.down.weight.clone(),
         }
     }
 
-    pub(super) fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Self {
-        let mut edited = Self { intact: self.intact.min(site.layer), ..self.clone() };
+    fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Arc<dyn Architecture> {
+        let mut edited = self.clone();
         let block = &mut edited.blocks[site.layer];
         match site.matrix {
-            Matrix::MlpGate => block.gate = weight,
-            Matrix::MlpUp => block.up = weight,
-            Matrix::MlpDown => block.down = weight,
+            Matrix::MlpGate => block.gate = block.gate.with(weight),
+            Matrix::MlpUp => block.up = block.up.with(weight),
+            Matrix::MlpDown => block.down = block.down.with(weight),
         }
-        edited
+        Arc::new(edited)
     }
 
-    pub(super) fn name(&self, site: WeightSite) -> String {
+    fn name(&self, site: WeightSite) -> String {
         let matrix = match site.matrix {
             Matrix::MlpGate => "gate",
             Matrix::MlpUp => "up",
             Matrix::MlpDown => "down",
         };
-        format!("model.layers.{}.mlp.{matrix}_proj.weight", site.layer)
+        format!("{}layers.{}.mlp.{matrix}_proj.weight", self.prefix, site.layer)
     }
 
-    /// The token embedding.
-    pub(super) fn embedding(&self) -> &Embedding {
-        &self.tokens
+    fn stores_transposed(&self) -> bool {
+        true
     }
 }
 
 impl Block {
+    fn load(sizes: &Sizes, block: &str, tensors: &mut Tensors) -> Result<Self> {
+        let (d, d_mlp, d_head) = (sizes.d_model, sizes.d_mlp, sizes.d_head);
+        let (d_query, d_groups) = (d_head * sizes.heads, d_head * sizes.groups);
+        let Own { biases, head_norms, .. } = sizes.own;
+        let (attention, mlp) = (format!("{block}.self_attn"), format!("{block}.mlp"));
+        let norm = |tensors: &mut Tensors, name: &str, d| RmsNorm::load(tensors, name, d, sizes.epsilon);
+        let linear =
+            |tensors: &mut Tensors, name: String, shape, bias| Linear::stored_transposed(tensors, &name, shape, bias);
+        let head_norm = |tensors: &mut Tensors, of: &str| norm(tensors, &format!("{attention}.{of}_norm"), d_head);
+        Ok(Self {
+            attention_norm: norm(tensors, &format!("{block}.input_layernorm"), d)?,
+            query: linear(tensors, format!("{attention}.q_proj"), [d, d_query], biases.query_key_value)?,
+            key: linear(tensors, format!("{attention}.k_proj"), [d, d_groups], biases.query_key_value)?,
+            head_norms: match head_norms {
+                true => Some((head_norm(tensors, "q")?, head_norm(tensors, "k")?)),
+                false => None,
+            },
+            value: linear(tensors, format!("{attention}.v_proj"), [d, d_groups], biases.query_key_value)?,
+            output: linear(tensors, format!("{attention}.o_proj"), [d_query, d], biases.output)?,
+            mlp_norm: norm(tensors, &format!("{block}.post_attention_layernorm"), d)?,
+            gate: linear(tensors, format!("{mlp}.gate_proj"), [d, d_mlp], biases.mlp)?,
+            up: linear(tensors, format!("{mlp}.up_proj"), [d, d_mlp], biases.mlp)?,
+            down: linear(tensors, format!("{mlp}.down_proj"), [d_mlp, d], biases.mlp)?,
+        })
+    }
+
     /// `[batch * pos, d_model]`, and everything seen including the new tokens.
     fn attention(
         &self,
         hidden: Tensor<2>,
         frame: &Frame,
         past: Option<&KeysValues>,
-        config: &LlamaConfig,
+        sizes: &Sizes,
         rotation: &Rotation,
     ) -> (Tensor<2>, KeysValues) {
         let normed = self.attention_norm.forward(hidden);
-        let project = |weight: &Tensor<2>, n: usize| heads(normed.clone().matmul(weight.clone()), frame.dims(), n);
-        let query = rotation.turn(project(&self.query, config.num_attention_heads), frame);
-        let keys = rotation.turn(project(&self.key, config.groups()), frame);
-        let values = project(&self.value, config.groups());
-        let seen = KeysValues::then(past, KeysValues { keys, values });
-        (attend(query, &seen, frame).matmul(self.output.clone()), seen)
-    }
-}
-
-impl Norm {
-    /// `x / √(mean x² + ε) · scale` over the last dimension.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
-        x / (mean_square + self.epsilon).sqrt() * self.scale.clone().unsqueeze()
-    }
-}
-
-impl Rotation {
-    /// `cos` and `sin` of `position · θ^(−2i/d_head)`, the half-split form: column i and i + d_head/2 turn together.
-    fn new(config: &LlamaConfig, on: &Embedding) -> Self {
-        let (d_head, context) = (config.d_head(), config.max_position_embeddings);
-        let angles = (0..context).flat_map(|position| {
-            (0..d_head).map(move |column| {
-                let i = column % (d_head / 2);
-                position as f64 * config.rope_theta.powf(-2.0 * i as f64 / d_head as f64)
-            })
-        });
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-        let table = |values| Tensor::from_data(TensorData::new(values, [context, d_head]), &on.device());
-        Self { cos: table(cos), sin: table(sin) }
-    }
-
-    /// The rows of a frame's positions.
-    fn at(&self, frame: &Frame) -> Self {
-        let rows = |table: &Tensor<2>| table.clone().select(0, frame.positions.clone());
-        Self { cos: rows(&self.cos), sin: rows(&self.sin) }
-    }
-
-    /// Turns `[batch, head, pos, d_head]`; `self` holds one row per position of the frame.
-    fn turn(&self, x: Tensor<4>, frame: &Frame) -> Tensor<4> {
-        let [batch, pos] = frame.dims();
-        let half = x.dims()[3] / 2;
-        let table = |table: &Tensor<2>| table.clone().reshape([batch, 1, pos, 2 * half]);
-        let (left, right) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
-        x * table(&self.cos) + Tensor::cat(vec![-right, left], 3) * table(&self.sin)
+        let project = |linear: &Linear, n: usize| heads(linear.forward(normed.clone()), frame.dims(), n);
+        let (mut query, mut keys) = (project(&self.query, sizes.heads), project(&self.key, sizes.groups));
+        if let Some((query_norm, key_norm)) = &self.head_norms {
+            (query, keys) = (query_norm.forward(query), key_norm.forward(keys));
+        }
+        let (query, keys) = (rotation.turn(query), rotation.turn(keys));
+        let seen = KeysValues::then(past, KeysValues { keys, values: project(&self.value, sizes.groups) });
+        let scale = (sizes.d_head as f64).powf(-0.5);
+        (self.output.forward(attend(query, &seen, frame, scale)), seen)
     }
 }

@@ -3,24 +3,33 @@
 //! A [`Model`] is a handful of counted tensor handles. Cloning one copies nothing; [`Model::apply`] returns another
 //! that shares every weight but those it changes. Begin reading at [`Model::run`] and [`Frame`].
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use rectify_protocol::{ArchitectureKind, EditorSpec};
 
 use crate::{Error, Result, edit::WeightDelta, tokenizer::Tokenizer};
 
+mod architecture;
 mod checkpoint;
+mod config;
 mod embedding;
 mod frame;
 pub mod generate;
 mod gpt2;
+mod gptj;
 mod llama;
+mod mistral;
+mod parts;
 mod presets;
+mod qwen2;
+mod qwen3;
+mod rope;
 mod tap;
 mod trunk;
 
-pub use checkpoint::Loader;
+use architecture::Architecture;
+pub use checkpoint::{Description, Loader};
 pub(crate) use checkpoint::{floats, hex, metadata, open};
 pub use frame::{Cache, Frame};
 pub use presets::presets;
@@ -29,11 +38,11 @@ pub(crate) use trunk::Trunk;
 
 /// A language model: weights on a device.
 #[derive(Clone)]
-pub enum Model {
-    /// GPT-2, any size.
-    Gpt2(gpt2::Gpt2),
-    /// LLaMA 1 and 2 and what shares their blocks.
-    Llama(llama::Llama),
+pub struct Model {
+    kind: ArchitectureKind,
+    weights: Arc<dyn Architecture>,
+    /// How many blocks, from the first on, no edit has changed.
+    intact: usize,
 }
 
 /// A model with what belongs to it.
@@ -47,6 +56,8 @@ pub struct LoadedModel {
     pub tokenizer: Tokenizer,
     /// The tokens that end a text.
     pub ends: Vec<u32>,
+    /// Keys of `config.json` and tensors that were left out of account, because someone said so.
+    pub ignored: Vec<String>,
     /// SHA-256 of the weights' file, or of its shards' hashes in order; hexadecimal.
     pub hash: String,
     /// Each method's settings for it, layers filled in; [`presets`] unless an edge knows better.
@@ -64,8 +75,10 @@ pub struct Shape {
     pub d_mlp: usize,
     /// Tokens in the vocabulary.
     pub vocab: usize,
-    /// Tokens that fit the context.
+    /// Tokens of the longest row that is computed.
     pub context: usize,
+    /// The key of `config.json` that says so.
+    pub bounded_by: &'static str,
 }
 
 /// A matrix that an editor may change.
@@ -95,63 +108,58 @@ pub(crate) fn padded(rows: &[&[u32]]) -> Vec<u32> {
 }
 
 impl Model {
+    /// A model as it was loaded.
+    fn loaded(kind: ArchitectureKind, weights: Arc<dyn Architecture>) -> Self {
+        let intact = weights.shape().layers;
+        Self { kind, weights, intact }
+    }
+
     /// The model's sizes.
     pub fn shape(&self) -> Shape {
-        match self {
-            Self::Gpt2(model) => model.shape(),
-            Self::Llama(model) => model.shape(),
-        }
+        self.weights.shape()
     }
 
     /// The model's family.
     pub fn architecture(&self) -> ArchitectureKind {
-        match self {
-            Self::Gpt2(_) => ArchitectureKind::Gpt2,
-            Self::Llama(_) => ArchitectureKind::Llama,
-        }
+        self.kind
     }
 
     /// How many blocks, from the first on, are as they were loaded.
     pub fn intact(&self) -> usize {
-        match self {
-            Self::Gpt2(model) => model.intact,
-            Self::Llama(model) => model.intact,
-        }
+        self.intact
     }
 
-    /// The matrices of a block's MLP, in the order in which MEND's authors list them.
-    pub fn mlp_matrices(&self) -> &'static [Matrix] {
-        match self {
-            Self::Gpt2(_) => &[Matrix::MlpDown, Matrix::MlpUp],
-            Self::Llama(_) => &[Matrix::MlpGate, Matrix::MlpUp, Matrix::MlpDown],
-        }
+    /// The matrices of some blocks' MLPs, block by block in the order in which MEND's authors list them.
+    pub fn mlp_sites(&self, layers: Range<usize>) -> impl Iterator<Item = WeightSite> + use<> {
+        let matrices = self.weights.matrices();
+        layers.flat_map(|layer| matrices.iter().map(move |listed| WeightSite { layer, matrix: listed.matrix }))
+    }
+
+    /// The matrix of this name in the checkpoint, if it is one that editors change.
+    pub fn site_named(&self, name: &str) -> Option<WeightSite> {
+        self.mlp_sites(0..self.shape().layers).find(|site| self.name(*site) == name)
     }
 
     /// Where the values pass that the matrix at `site` reads, and where those that it makes.
+    ///
+    /// # Panics
+    ///
+    /// When the architecture has no such matrix.
     pub fn ends(&self, site: WeightSite) -> (Site, Site) {
-        let (from, to) = match (self, site.matrix) {
-            (_, Matrix::MlpDown) => (At::MlpKey, At::MlpOut),
-            (Self::Gpt2(_), _) | (Self::Llama(_), Matrix::MlpGate) => (At::MlpIn, At::MlpPre),
-            (Self::Llama(_), Matrix::MlpUp) => (At::MlpIn, At::MlpUp),
-        };
-        (Site { layer: site.layer, at: from }, Site { layer: site.layer, at: to })
+        let mut matrices = self.weights.matrices().iter();
+        let listed = matrices.find(|listed| listed.matrix == site.matrix).expect("the architecture has this matrix");
+        (Site { layer: site.layer, at: listed.from }, Site { layer: site.layer, at: listed.to })
     }
 
     /// Rows of the token embedding: `[tokens, d_model]`.
     pub fn embeddings(&self, tokens: &[u32]) -> Tensor<2> {
-        let embedding = match self {
-            Self::Gpt2(model) => model.embedding(),
-            Self::Llama(model) => model.embedding(),
-        };
+        let embedding = self.weights.embedding();
         embedding.rows(tokens, &embedding.device())
     }
 
     /// Token (and position) embeddings of a padded batch: `frame`'s `[batch, pos]` tokens to `[batch, pos, d_model]`.
     pub fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
-        match self {
-            Self::Gpt2(model) => model.embed(tokens, frame),
-            Self::Llama(model) => model.embed(tokens, frame),
-        }
+        self.weights.embed(tokens, frame)
     }
 
     /// Runs `layers` over the new tokens of a frame, looking back at `past`, to which their keys and values are added.
@@ -167,18 +175,12 @@ impl Model {
         past: &mut Cache,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
-        match self {
-            Self::Gpt2(model) => model.run(layers, hidden, frame, past, tap),
-            Self::Llama(model) => model.run(layers, hidden, frame, past, tap),
-        }
+        self.weights.run(layers, hidden, frame, past, tap)
     }
 
     /// Final norm and output head of some tokens: `[n, d_model]` to `[n, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Gpt2(model) => model.logits(hidden),
-            Self::Llama(model) => model.logits(hidden),
-        }
+        self.weights.logits(hidden)
     }
 
     /// The whole pass over rows of new tokens: `[batch, pos, d_model]` after the last block. `past` grows by them.
@@ -193,23 +195,17 @@ impl Model {
 
     /// The matrix at `site`, `[d_in, d_out]`.
     pub fn weight(&self, site: WeightSite) -> Tensor<2> {
-        match self {
-            Self::Gpt2(model) => model.weight(site),
-            Self::Llama(model) => model.weight(site),
-        }
+        self.weights.weight(site)
     }
 
     /// The matrix's name in the checkpoint.
     pub fn name(&self, site: WeightSite) -> String {
-        match self {
-            Self::Gpt2(model) => model.name(site),
-            Self::Llama(model) => model.name(site),
-        }
+        self.weights.name(site)
     }
 
     /// Whether the checkpoint stores this model's matrices `[d_out, d_in]`.
     pub fn stores_transposed(&self) -> bool {
-        matches!(self, Self::Llama(_))
+        self.weights.stores_transposed()
     }
 
     /// A model that differs by `deltas` and shares every other weight with this one.
@@ -230,11 +226,8 @@ impl Model {
                     weight.dims()
                 )));
             }
-            let changed = weight + delta.dense();
-            edited = match &edited {
-                Self::Gpt2(model) => Self::Gpt2(model.with_weight(*site, changed)),
-                Self::Llama(model) => Self::Llama(model.with_weight(*site, changed)),
-            };
+            edited.weights = edited.weights.with_weight(*site, weight + delta.dense());
+            edited.intact = edited.intact.min(site.layer);
         }
         Ok(edited)
     }
@@ -250,23 +243,15 @@ impl Model {
 
     /// Complains about a row of tokens that does not fit the context.
     pub fn check_length(&self, tokens: usize, what: &str) -> Result<()> {
-        let context = self.shape().context;
+        let Shape { context, bounded_by, .. } = self.shape();
         if tokens <= context {
             return Ok(());
         }
-        Err(Error::bad_input(format!("{what} has {tokens} tokens; the model's context holds {context}")))
+        Err(Error::bad_input(format!("{what} has {tokens} tokens; the model's context holds {context} ({bounded_by})")))
     }
 
     /// The device the weights are on; without tracking, also where a tracked change was applied.
     pub fn device(&self) -> Device {
         self.weight(WeightSite { layer: 0, matrix: Matrix::MlpDown }).device().without_autodiff()
     }
-}
-
-/// Complains when `parts` does not divide `whole`.
-fn check_heads(whole: usize, parts: usize, whole_name: &str, parts_name: &str) -> Result<()> {
-    if parts > 0 && whole > 0 && whole.is_multiple_of(parts) {
-        return Ok(());
-    }
-    Err(Error::bad_file("config.json", format!("{parts_name} {parts} does not divide {whole_name} {whole}")))
 }

@@ -28,8 +28,8 @@ pub fn presets(model: &Model) -> Vec<EditorSpec> {
 fn layers(method: &str, family: ArchitectureKind, n_layers: usize) -> Vec<usize> {
     let rome = match (family, n_layers) {
         (ArchitectureKind::Gpt2, 48) => 17,
-        (ArchitectureKind::Gpt2, n) => n / 3,
-        (ArchitectureKind::Llama, n) => n / 6,
+        (ArchitectureKind::Gpt2 | ArchitectureKind::GptJ, n) => n / 3,
+        (_, n) => n / 6,
     };
     match (method, family) {
         ("memit" | "alphaedit", _) => {
@@ -38,7 +38,7 @@ fn layers(method: &str, family: ArchitectureKind, n_layers: usize) -> Vec<usize>
             (last + 1 - several..=last).collect()
         }
         ("ft", ArchitectureKind::Gpt2) => vec![0],
-        ("ft", ArchitectureKind::Llama) => vec![n_layers * 2 / 3],
+        ("ft", _) => vec![n_layers * 2 / 3],
         _ => vec![rome],
     }
 }

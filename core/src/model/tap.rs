@@ -30,6 +30,12 @@ pub enum At {
 pub trait Tap {
     /// Returns what the model goes on with.
     fn tap(&mut self, site: Site, value: Tensor<3>) -> Tensor<3>;
+
+    /// The same for a value whose batch and positions are one dimension: `[batch * pos, width]`.
+    fn tap_flat(&mut self, site: Site, value: Tensor<2>, [batch, pos]: [usize; 2]) -> Tensor<2> {
+        let [_, width] = value.dims();
+        self.tap(site, value.reshape([batch, pos, width])).reshape([batch * pos, width])
+    }
 }
 
 /// Leaves everything as it is.

@@ -12,7 +12,10 @@ mod store;
 use std::cell::Cell;
 
 use burn::tensor::Device;
-use rectify_core::{Session, model::Loader};
+use rectify_core::{
+    Session,
+    model::{Description, Loader},
+};
 use rectify_protocol::{
     CatalogFile, CatalogModel, Command, EditorSpec, Event, Failure, FileRole, Kind, ModelSource, Progress, Reply,
     Request,
@@ -78,6 +81,9 @@ struct Server {
     store: Store,
 }
 
+/// Names the tokens that end a text, where a model has it.
+const GENERATION: &str = "generation_config.json";
+
 impl Server {
     async fn serve(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
         match (command, &mut self.session) {
@@ -95,7 +101,13 @@ impl Server {
             Some(device) => device.clone(),
             None => self.device.insert(device::open().await?).clone(),
         };
-        let mut loader = Loader::new(&config, &tokenizer, &device)?;
+        let generation_config = match model.files.iter().any(|file| file.path == GENERATION) {
+            true => Some(self.small_file(&model, GENERATION).await?),
+            false => None,
+        };
+        let description =
+            Description { generation_config: generation_config.as_deref(), ..Description::new(&config, &tokenizer) };
+        let mut loader = Loader::new(&description, &device)?;
         let mut companions: Vec<(&CatalogFile, Vec<u8>)> = Vec::new();
         let large = || model.files.iter().filter(|file| file.role() != FileRole::Other);
         let total = large().map(|file| file.size).sum();

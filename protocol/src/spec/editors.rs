@@ -34,8 +34,8 @@ impl Default for RomeSpec {
 impl RomeSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         let value = match architecture {
-            ArchitectureKind::Gpt2 => ValueSpec::default(),
-            ArchitectureKind::Llama => ValueSpec { v_num_grad_steps: 25, v_weight_decay: 1e-3, ..ValueSpec::default() },
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => ValueSpec::default(),
+            _ => ValueSpec { v_num_grad_steps: 25, v_weight_decay: 1e-3, ..ValueSpec::default() },
         };
         Self { value, ..Self::default() }
     }
@@ -89,8 +89,8 @@ impl Default for MemitSpec {
 impl MemitSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         match architecture {
-            ArchitectureKind::Gpt2 => Self::default(),
-            ArchitectureKind::Llama => {
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => Self::default(),
+            _ => {
                 Self { mom2_update_weight: 15_000.0, value: RomeSpec::published(architecture).value, ..Self::default() }
             }
         }
@@ -121,10 +121,8 @@ impl Default for EmmetSpec {
 impl EmmetSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         match architecture {
-            ArchitectureKind::Gpt2 => Self::default(),
-            ArchitectureKind::Llama => {
-                Self { mom2_update_weight: 1.0, value: RomeSpec::published(architecture).value, ..Self::default() }
-            }
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => Self::default(),
+            _ => Self { mom2_update_weight: 1.0, value: RomeSpec::published(architecture).value, ..Self::default() },
         }
     }
 }
@@ -154,9 +152,9 @@ impl Default for AlphaEditSpec {
 impl AlphaEditSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         match architecture {
-            ArchitectureKind::Gpt2 => Self::default(),
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => Self::default(),
             // Llama-3-8B's, the only LLaMA its authors ran.
-            ArchitectureKind::Llama => {
+            _ => {
                 let value = ValueSpec { v_num_grad_steps: 25, v_lr: 0.1, ..Self::default().value };
                 Self { value, ..Self::default() }
             }
@@ -219,8 +217,8 @@ impl Default for KnSpec {
 impl KnSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         match architecture {
-            ArchitectureKind::Gpt2 => Self::default(),
-            ArchitectureKind::Llama => Self { steps: 1, batch_size: 1, ..Self::default() },
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => Self::default(),
+            _ => Self { steps: 1, batch_size: 1, ..Self::default() },
         }
     }
 }
@@ -279,8 +277,8 @@ impl Default for FtSpec {
 impl FtSpec {
     pub(super) fn published(architecture: ArchitectureKind) -> Self {
         match architecture {
-            ArchitectureKind::Gpt2 => Self::default(),
-            ArchitectureKind::Llama => Self { norm_constraint: None, ..Self::default() },
+            ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => Self::default(),
+            _ => Self { norm_constraint: None, ..Self::default() },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `net_{d_in}x{d_out}.{k,mu_x,s_x,mu_d,s_d}`, f64. The metadata says for which model, which matrices and how it was
 //! trained.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::MendTraining;
@@ -180,15 +180,11 @@ impl<'a> Reader<'a> {
 
     /// The matrices that it edits.
     fn sites(&self, model: &Model) -> Result<Vec<WeightSite>> {
-        let known: BTreeMap<String, WeightSite> = (0..model.shape().layers)
-            .flat_map(|layer| model.mlp_matrices().iter().map(move |matrix| WeightSite { layer, matrix: *matrix }))
-            .map(|site| (model.name(site), site))
-            .collect();
         let names: Vec<String> = self.json("parameters")?;
         let mut sites = Vec::with_capacity(names.len());
         for name in &names {
-            match known.get(name) {
-                Some(site) if !sites.contains(site) => sites.push(*site),
+            match model.site_named(name) {
+                Some(site) if !sites.contains(&site) => sites.push(site),
                 Some(_) => return self.refuse(format!("names the parameter {name:?} twice")),
                 None => {
                     return self

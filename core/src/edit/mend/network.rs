@@ -91,9 +91,7 @@ impl Hypernetwork {
     /// The matrices that MEND edits in a model: those of the last three blocks' MLPs.
     pub fn sites_of(model: &Model) -> Vec<WeightSite> {
         let layers = model.shape().layers;
-        (layers.saturating_sub(BLOCKS)..layers)
-            .flat_map(|layer| model.mlp_matrices().iter().map(move |matrix| WeightSite { layer, matrix: *matrix }))
-            .collect()
+        model.mlp_sites(layers.saturating_sub(BLOCKS)..layers).collect()
     }
 
     /// One that has learnt nothing: U = 0, so that gradients pass as they are, and V from the standard normal

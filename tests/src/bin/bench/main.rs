@@ -17,7 +17,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use rectify_core::{Session, model::Loader};
+use rectify_core::{
+    Session,
+    model::{Description, Loader},
+};
 use rectify_protocol::{Fact, KnSpec, ValueSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -96,7 +99,7 @@ fn open(folder: &Path) -> Result<Session> {
     let clock = || STARTED.get().map_or(0.0, |started| started.elapsed().as_secs_f64());
     let read = |name: &str| fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"));
     let mut session = Session::new(Device::flex(), "flex", clock);
-    let mut loader = Loader::new(&read("config.json")?, &read("tokenizer.json")?, session.device())?;
+    let mut loader = Loader::new(&Description::new(&read("config.json")?, &read("tokenizer.json")?), session.device())?;
     let shards = match read("model.safetensors.index.json") {
         Ok(index) => Loader::shard_names(&index)?,
         Err(_) => vec!["model.safetensors".into()],

@@ -1,0 +1,229 @@
+//! GPT-J, <https://github.com/kingoflolz/mesh-transformer-jax>: attention and MLP read the same normed input, side by
+//! side, and both are added to the residual stream at once.
+//!
+//! What an MLP writes is therefore seen by the attention of later blocks only, never by its own.
+
+use std::{ops::Range, sync::Arc};
+
+use burn::tensor::Tensor;
+use rectify_protocol::ArchitectureKind;
+
+use super::{
+    At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    architecture::{Architecture, Build, Family, MlpMatrix, no_gate},
+    checkpoint::Tensors,
+    config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
+    embedding::Embedding,
+    frame::{KeysValues, attend, heads},
+    parts::{GELU_TANH, LayerNorm, Linear, gelu_tanh},
+    rope::{Pairs, Rope, Rotation},
+};
+use crate::Result;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "gptj",
+    kind: ArchitectureKind::GptJ,
+    read,
+    is_embedding: |name| name.ends_with("wte.weight") || name == HEAD,
+    // The causal mask, and what blocked scores are set to.
+    is_buffer: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+};
+
+const HEAD: &str = "lm_head.weight";
+const HEAD_BIAS: &str = "lm_head.bias";
+
+/// What `config.json` says of a GPT-J.
+#[derive(Clone)]
+struct Sizes {
+    d_model: usize,
+    d_mlp: usize,
+    heads: usize,
+    layers: usize,
+    context: usize,
+    vocab: usize,
+    epsilon: f64,
+    tied: bool,
+    /// How many columns of a head turn with its position.
+    turning: usize,
+}
+
+fn read(config: &mut Config) -> Result<Build> {
+    let d_model = config.size("n_embd", WIDTH)?;
+    let sizes = Sizes {
+        d_model,
+        d_mlp: config.optional_size("n_inner", WIDTH)?.unwrap_or(4 * d_model),
+        heads: config.size("n_head", HEADS)?,
+        layers: config.size("n_layer", LAYERS)?,
+        context: config.size("n_positions", TOKENS)?,
+        vocab: config.size("vocab_size", TOKENS)?,
+        epsilon: config.optional_number("layer_norm_epsilon")?.unwrap_or(1e-5),
+        tied: config.flag("tie_word_embeddings", false)?,
+        turning: config.size("rotary_dim", WIDTH)?,
+    };
+    config.text("activation_function", &GELU_TANH)?;
+    if let Some(scaled) = config.value("scale_attn_weights").filter(|scaled| *scaled != true) {
+        return config.refuse("scale_attn_weights", &scaled, "true is computed");
+    }
+    check_divides(("n_head", sizes.heads), ("n_embd", d_model))?;
+    let d_head = d_model / sizes.heads;
+    if sizes.turning > d_head || !sizes.turning.is_multiple_of(2) {
+        let problem = format!("an even number up to {d_head}, the width of a head, is expected");
+        return config.refuse("rotary_dim", &sizes.turning.into(), &problem);
+    }
+    Ok(Box::new(move |tensors| Ok(Arc::new(GptJ::load(sizes, tensors)?))))
+}
+
+/// The weights of a GPT-J. Its matrices are stored `[d_out, d_in]` and turned once, at load.
+#[derive(Clone)]
+struct GptJ {
+    sizes: Sizes,
+    prefix: &'static str,
+    tokens: Embedding,
+    blocks: Vec<Block>,
+    final_norm: LayerNorm,
+    head: Embedding,
+    head_bias: Tensor<1>,
+    rope: Rope,
+}
+
+#[derive(Clone)]
+struct Block {
+    norm: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl GptJ {
+    fn load(sizes: Sizes, tensors: &mut Tensors) -> Result<Self> {
+        let prefix = if tensors.has("transformer.wte.weight") { "transformer." } else { "" };
+        let (d, d_mlp) = (sizes.d_model, sizes.d_mlp);
+        let linear =
+            |tensors: &mut Tensors, name: String, shape, bias| Linear::stored_transposed(tensors, &name, shape, bias);
+        let blocks = (0..sizes.layers).map(|layer| {
+            let block = format!("{prefix}h.{layer}");
+            Ok(Block {
+                norm: LayerNorm::load(tensors, &format!("{block}.ln_1"), d, sizes.epsilon)?,
+                query: linear(tensors, format!("{block}.attn.q_proj"), [d, d], false)?,
+                key: linear(tensors, format!("{block}.attn.k_proj"), [d, d], false)?,
+                value: linear(tensors, format!("{block}.attn.v_proj"), [d, d], false)?,
+                output: linear(tensors, format!("{block}.attn.out_proj"), [d, d], false)?,
+                up: linear(tensors, format!("{block}.mlp.fc_in"), [d, d_mlp], true)?,
+                down: linear(tensors, format!("{block}.mlp.fc_out"), [d_mlp, d], true)?,
+            })
+        });
+        let blocks = blocks.collect::<Result<_>>()?;
+        let (tokens, head) =
+            tensors.embedding_and_head(&format!("{prefix}wte.weight"), HEAD, [sizes.vocab, d], sizes.tied)?;
+        let head_bias = tensors.vector(HEAD_BIAS, sizes.vocab)?;
+        let final_norm = LayerNorm::load(tensors, &format!("{prefix}ln_f"), d, sizes.epsilon)?;
+        let rope = Rope::new(sizes.turning, 10_000.0, Pairs::Neighbors);
+        Ok(Self { prefix, tokens, blocks, final_norm, head, head_bias, rope, sizes })
+    }
+}
+
+impl Architecture for GptJ {
+    fn shape(&self) -> Shape {
+        let Sizes { layers, d_model, d_mlp, vocab, context, .. } = self.sizes;
+        Shape { layers, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
+    }
+
+    fn matrices(&self) -> &'static [MlpMatrix] {
+        &[MlpMatrix::UP, MlpMatrix::DOWN]
+    }
+
+    fn embedding(&self) -> &Embedding {
+        &self.tokens
+    }
+
+    fn embed(&self, tokens: &[u32], frame: &Frame) -> Tensor<3> {
+        let [batch, pos] = frame.dims();
+        self.tokens.rows(tokens, &self.tokens.device()).reshape([batch, pos, self.sizes.d_model])
+    }
+
+    fn run(
+        &self,
+        layers: Range<usize>,
+        hidden: Tensor<3>,
+        frame: &Frame,
+        past: &mut Cache,
+        tap: &mut dyn Tap,
+    ) -> Tensor<3> {
+        let [batch, pos, d] = hidden.dims();
+        let rotation = self.rope.at(frame, &hidden.device().without_autodiff());
+        let mut hidden = hidden.reshape([batch * pos, d]);
+        for layer in layers {
+            let block = &self.blocks[layer];
+            let normed = block.norm.forward(hidden.clone());
+            let seen = past.layers[layer].as_ref();
+            let (attended, seen) = block.attention(&normed, frame, seen, self.sizes.heads, &rotation);
+            past.layers[layer] = Some(seen);
+            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
+            let read = tap(At::MlpIn, normed);
+            let pre = tap(At::MlpPre, block.up.forward(read));
+            let key = tap(At::MlpKey, gelu_tanh(pre));
+            let out = tap(At::MlpOut, block.down.forward(key));
+            hidden = tap(At::ResidPost, hidden + attended + out);
+        }
+        hidden.reshape([batch, pos, d])
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.head.logits(&self.final_norm.forward(hidden)) + self.head_bias.clone().unsqueeze()
+    }
+
+    fn weight(&self, site: WeightSite) -> Tensor<2> {
+        let block = &self.blocks[site.layer];
+        match site.matrix {
+            Matrix::MlpUp => block.up.weight.clone(),
+            Matrix::MlpDown => block.down.weight.clone(),
+            Matrix::MlpGate => no_gate(),
+        }
+    }
+
+    fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Arc<dyn Architecture> {
+        let mut edited = self.clone();
+        let block = &mut edited.blocks[site.layer];
+        match site.matrix {
+            Matrix::MlpUp => block.up = block.up.with(weight),
+            Matrix::MlpDown => block.down = block.down.with(weight),
+            Matrix::MlpGate => no_gate(),
+        }
+        Arc::new(edited)
+    }
+
+    fn name(&self, site: WeightSite) -> String {
+        let (prefix, layer) = (self.prefix, site.layer);
+        match site.matrix {
+            Matrix::MlpUp => format!("{prefix}h.{layer}.mlp.fc_in.weight"),
+            Matrix::MlpDown => format!("{prefix}h.{layer}.mlp.fc_out.weight"),
+            Matrix::MlpGate => no_gate(),
+        }
+    }
+
+    fn stores_transposed(&self) -> bool {
+        true
+    }
+}
+
+impl Block {
+    /// `[batch * pos, d_model]`, and everything seen including the new tokens.
+    fn attention(
+        &self,
+        normed: &Tensor<2>,
+        frame: &Frame,
+        past: Option<&KeysValues>,
+        n_heads: usize,
+        rotation: &Rotation,
+    ) -> (Tensor<2>, KeysValues) {
+        let project = |linear: &Linear| heads(linear.forward(normed.clone()), frame.dims(), n_heads);
+        let query = rotation.turn(project(&self.query));
+        let new = KeysValues { keys: rotation.turn(project(&self.key)), values: project(&self.value) };
+        let seen = KeysValues::then(past, new);
+        let scale = (query.dims()[3] as f64).powf(-0.5);
+        (self.output.forward(attend(query, &seen, frame, scale)), seen)
+    }
+}
