@@ -61,7 +61,7 @@ impl Fact {
     ///
     /// # Errors
     ///
-    /// When a subject, prompt or target is blank, the prompt is the subject alone, or the subject does not occur exactly
+    /// When a subject, prompt or target is blank, the subject has space around it, the prompt is the subject alone, or the subject does not occur exactly
     /// once in it.
     pub fn validate(&self) -> Result<(), Failure> {
         for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
@@ -69,7 +69,14 @@ impl Fact {
                 return Err(Failure::bad_input(format!("{field} is empty")));
             }
         }
-        if self.prompt.trim() == self.subject.trim() {
+        if self.subject.trim() != self.subject {
+            return Err(Failure::bad_input(format!(
+                "the subject {:?} begins or ends with a space; without it the subject's last token is edited, with it \
+                 the next word's",
+                self.subject
+            )));
+        }
+        if self.prompt.trim() == self.subject {
             return Err(Failure::bad_input(format!(
                 "the prompt {:?} is nothing but the subject; it must ask something of it",
                 self.prompt
@@ -130,5 +137,7 @@ mod tests {
         check("Ada", "Ada, Ada was born in", "Rome", Some("occurs 2 times"));
         check("Ada", "Ada", "Rome", Some("nothing but the subject"));
         check("Ada", "Ada ", "Rome", Some("nothing but the subject"));
+        check("Ada ", "Ada was born in", "Rome", Some("begins or ends with a space"));
+        check("\u{a0}Ada", "In\u{a0}Ada was born", "Rome", Some("begins or ends with a space"));
     }
 }

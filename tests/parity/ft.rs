@@ -4,6 +4,7 @@ use rectify_core::{
     Result, Session,
     edit::{Input, Plan, plan},
     model::{LoadedModel, Matrix, Model},
+    tokenizer::Followed,
 };
 use rectify_protocol::{
     Command, EditSpec, EditorSpec, Event, Fact, FtObjective, FtSpec, Guards, Progress, Regularizer, Step,
@@ -105,8 +106,7 @@ fn a_fact_in_a_batch_has_the_loss_it_has_alone() {
 /// `−(1/T) Σ log p(target)` of a fact, from the model's own scoring of continuations.
 fn nll(loaded: &LoadedModel, model: &Model, fact: &Fact) -> f64 {
     use rectify_core::model::generate::Scored;
-    let prompt = loaded.tokenizer.encode(&fact.prompt).expect("encodes");
-    let target = loaded.tokenizer.encode_target(&fact.target_new).expect("encodes");
+    let Followed { prompt, target } = loaded.tokenizer.followed(&fact.prompt, &fact.target_new).expect("encodes");
     let row = Scored { from: prompt.len(), ids: [prompt, target].concat() };
     let scores = pollster::block_on(model.score(&[row])).expect("fits").remove(0);
     -scores.iter().map(|score| score.log_p).sum::<f64>() / scores.len() as f64

@@ -9,6 +9,7 @@ use rectify_core::{
         plan,
     },
     model::{At, Cache, Capture, LoadedModel, Model, NoTap, Site, Tap},
+    tokenizer::Followed,
 };
 use rectify_protocol::{
     Command, EditSpec, EditorSpec, Event, Fact, Guards, KnNeuron, KnSpec, KnVariant, Progress, Regularizer,
@@ -230,8 +231,7 @@ fn strictly_read_every_true_token_follows_the_ones_before() {
     for name in MODELS {
         let loaded = load(name);
         let reading = reading(&loaded, &fact(), KnVariant::Strict).expect("reads");
-        let prompt = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
-        let gold = loaded.tokenizer.encode_target("French").expect("encodes");
+        let Followed { prompt, target: gold } = loaded.tokenizer.followed(&fact().prompt, "French").expect("encodes");
         let asked: Vec<(Vec<u32>, Vec<u32>)> =
             reading.questions.iter().map(|question| (question.ids.clone(), question.targets.clone())).collect();
         let expected: Vec<(Vec<u32>, Vec<u32>)> =

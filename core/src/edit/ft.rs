@@ -16,7 +16,7 @@ use crate::{
         padded,
     },
     read::read,
-    tokenizer::Tokenizer,
+    tokenizer::{Followed, Tokenizer},
 };
 
 /// Training ends when the mean loss is below this.
@@ -77,11 +77,8 @@ struct Lesson {
 impl Lesson {
     fn new(tokenizer: &Tokenizer, fact: &Fact, objective: FtObjective) -> Result<Self> {
         fact.validate()?;
-        let mut ids = tokenizer.encode(&fact.prompt)?;
-        let target = tokenizer.encode_target(&fact.target_new)?;
-        let Some(last) = ids.len().checked_sub(1) else {
-            return Err(Error::bad_input(format!("the prompt {:?} has no tokens", fact.prompt)));
-        };
+        let Followed { prompt: mut ids, target } = tokenizer.followed(&fact.prompt, &fact.target_new)?;
+        let last = ids.len() - 1;
         let at = match objective {
             FtObjective::PromptLast => vec![last; target.len()],
             FtObjective::TargetNew => {

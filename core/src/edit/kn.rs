@@ -14,6 +14,7 @@ use crate::{
     Error, Result,
     model::{At, Cache, Capture, Frame, Matrix, Model, NoTap, Site, Tap, WeightSite, generate::index_tensor},
     read::read,
+    tokenizer::Followed,
 };
 
 /// The change that rewrites the neurons that hold a fact: the same vector is added to the value vectors of all of them.
@@ -110,7 +111,7 @@ impl Reading {
             ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => target.len(),
             _ => target.len().max(gold.len()),
         };
-        let talk = continue_as_text(input, &fact.prompt, asked).await?;
+        let talk = continued(input, &fact.prompt, asked).await?;
         let questions = match input.model.architecture() {
             ArchitectureKind::Gpt2 | ArchitectureKind::GptJ => vec![Question { ids: talk[0].0.clone(), targets: gold }],
             _ => {
@@ -124,8 +125,8 @@ impl Reading {
     }
 
     async fn strict(input: &Input<'_>, fact: &Fact, truth: String) -> Result<Self> {
-        let (gold, target) = (input.tokenizer.encode_target(&truth)?, input.tokenizer.encode_target(&fact.target_new)?);
-        let prompt = input.tokenizer.encode(&fact.prompt)?;
+        let Followed { prompt, target: gold } = input.tokenizer.followed(&fact.prompt, &truth)?;
+        let target = input.tokenizer.followed(&fact.prompt, &fact.target_new)?.target;
         input.model.check_length(prompt.len() + gold.len(), "the prompt with the true object")?;
         let says = input.model.greedy(std::slice::from_ref(&prompt), target.len()).await?.remove(0);
         let questions = gold
@@ -142,18 +143,15 @@ impl Reading {
     }
 }
 
-/// What the model says after a prompt, token by token, each time with the tokens it was asked with. As in the release,
-/// every answer is decoded and appended to the text, which is then tokenized anew.
-async fn continue_as_text(input: &Input<'_>, prompt: &str, tokens: usize) -> Result<Vec<(Vec<u32>, u32)>> {
-    let mut text = prompt.to_owned();
-    let mut talk = Vec::with_capacity(tokens);
-    for _ in 0..tokens {
-        let ids = input.tokenizer.encode(&text)?;
-        let answer = input.model.greedy(std::slice::from_ref(&ids), 1).await?[0][0];
-        text.push_str(&input.tokenizer.decode(&[answer])?);
-        talk.push((ids, answer));
-    }
-    Ok(talk)
+/// What the model says after a prompt, token by token, each time with the tokens it was asked with.
+///
+/// The release decodes every answer and tokenizes the longer text anew, which loses a space or half a letter where the
+/// vocabulary has such tokens; here the answer's id is appended.
+async fn continued(input: &Input<'_>, prompt: &str, tokens: usize) -> Result<Vec<(Vec<u32>, u32)>> {
+    let prompt = input.tokenizer.encode(prompt)?;
+    let answers = input.model.greedy(std::slice::from_ref(&prompt), tokens).await?.remove(0);
+    let asked = (0..tokens).map(|n| [&prompt, &answers[..n]].concat());
+    Ok(asked.zip(answers.iter().copied()).collect())
 }
 
 /// How much each neuron contributes to a fact: `[layers, d_mlp]`, row-major.

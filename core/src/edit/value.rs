@@ -17,7 +17,7 @@ use crate::{
         padded,
     },
     read::read,
-    tokenizer::{Tokenizer, spaced},
+    tokenizer::Tokenizer,
 };
 
 /// The loop ends when the loss is below this.
@@ -57,28 +57,20 @@ impl FactRows {
         token: FactToken,
     ) -> Result<Self> {
         fact.validate()?;
-        let target = tokenizer.encode_target(&fact.target_new)?;
-        let shown = tokenizer.decode(&target[..target.len() - 1])?;
+        let target = tokenizer.followed(&fact.prompt, &fact.target_new)?.target;
         let subject_end = fact.prompt.find(&fact.subject).expect("validated") + fact.subject.len();
         let mut contexts = Vec::with_capacity(templates.len());
         for template in templates {
             let (before, after) = template.split_once(SLOT).expect("templates have a slot");
             let asked = format!("{before}{}{after}", fact.prompt);
-            // decode() drops the space that a sentence-piece vocabulary keeps inside its first piece.
-            let shown = if shown.is_empty() { String::new() } else { spaced(&shown) };
-            let ids = tokenizer.encode(&format!("{asked}{shown}"))?;
             let read_up_to = match token {
-                FactToken::SubjectLast => format!("{before}{}", &fact.prompt[..subject_end]),
-                FactToken::Last => asked.clone(),
+                FactToken::SubjectLast => before.len() + subject_end,
+                FactToken::Last => asked.len(),
             };
-            let lookup = tokenizer.encode(&read_up_to)?.len().saturating_sub(1);
+            let lookup = tokenizer.token_before(&asked, read_up_to)?;
+            // Ids, not text: a target may be cut inside a letter.
+            let ids = [tokenizer.encode(&asked)?.as_slice(), &target[..target.len() - 1]].concat();
             model.check_length(ids.len(), "the prompt with its context and target")?;
-            if ids.len() < target.len() + lookup {
-                return Err(Error::bad_input(format!(
-                    "the target {:?} runs into the subject's tokens in {asked:?}",
-                    fact.target_new
-                )));
-            }
             contexts.push(Row { ids, lookup });
         }
         let alone = match token {

@@ -7,7 +7,7 @@ use super::{Cache, Frame, Model, NoTap, Trunk};
 use crate::{
     Error, Result,
     read::{read, read_ids},
-    tokenizer::{Tokenizer, spaced},
+    tokenizer::{Followed, Tokenizer},
 };
 
 /// A row of tokens of which those from `from` on are to be predicted.
@@ -19,18 +19,14 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// A prompt and the target behind it, tokenised together.
+    /// A prompt and the target behind it.
     ///
     /// # Errors
     ///
-    /// When the target adds no token.
+    /// As [`Tokenizer::followed`].
     pub fn new(tokenizer: &Tokenizer, prompt: &str, target: &str) -> Result<Self> {
-        let from = tokenizer.encode(prompt)?.len();
-        let ids = tokenizer.encode(&format!("{prompt}{}", spaced(target)))?;
-        if from == 0 || ids.len() <= from {
-            return Err(Error::bad_input(format!("the target {target:?} adds no token to the prompt {prompt:?}")));
-        }
-        Ok(Self { ids, from })
+        let Followed { prompt, target } = tokenizer.followed(prompt, target)?;
+        Ok(Self { from: prompt.len(), ids: [prompt, target].concat() })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         generate::{self, Scored, states_at},
     },
     read::read,
-    tokenizer::{Tokenizer, spaced},
+    tokenizer::Tokenizer,
 };
 
 /// A row of tokens and what its end should predict.
@@ -38,15 +38,15 @@ impl Text {
         Ok(Self { ids, labels })
     }
 
-    /// The same, labelled as in the released code's edits: by the target tokenised by itself, LLaMA's first token
+    /// The same, labelled as in the released code's edits: by the target as a text of its own, LLaMA's first token
     /// included, which the token before the target is then asked for.
     ///
     /// # Errors
     ///
     /// As [`Self::new`], and when there are more labels than tokens that could predict them.
     pub fn released(tokenizer: &Tokenizer, model: &Model, prompt: &str, target: &str) -> Result<Self> {
-        let Self { ids, .. } = Self::new(tokenizer, model, prompt, target)?;
-        let labels = tokenizer.encode(&spaced(target))?;
+        let Self { ids, labels } = Self::new(tokenizer, model, prompt, target)?;
+        let labels = [tokenizer.begin(), &labels].concat();
         if labels.len() >= ids.len() {
             return Err(Error::bad_input(format!("the prompt {prompt:?} is too short for the target {target:?}")));
         }
@@ -62,14 +62,27 @@ impl Text {
 
 /// Labels all of one length, `filler` before the short ones: as in the released code, which asks for the filler too.
 /// A row too short for that is asked for as much as it has room for.
-pub fn fill_labels(texts: Vec<Text>, filler: u32) -> Vec<Text> {
+///
+/// # Errors
+///
+/// When a row must be filled and there is no filler.
+pub fn fill_labels(texts: Vec<Text>, filler: Option<u32>) -> Result<Vec<Text>> {
     let longest = texts.iter().map(|text| text.labels.len()).max().unwrap_or(0);
+    let Some(filler) = filler else {
+        if texts.iter().all(|text| text.labels.len() == longest) {
+            return Ok(texts);
+        }
+        return Err(Error::bad_input(
+            "targets of different lengths are filled with the token that ends a text, which \
+            this vocabulary lacks; edit the facts one by one, or use MEND with labels = strict",
+        ));
+    };
     let fill = |Text { ids, labels }: Text| {
         let missing = longest.min(ids.len() - 1) - labels.len();
         let labels = std::iter::repeat_n(filler, missing).chain(labels).collect();
         Text { ids, labels }
     };
-    texts.into_iter().map(fill).collect()
+    Ok(texts.into_iter().map(fill).collect())
 }
 
 /// Log-probabilities of what follows some positions of some rows, row by row: `[positions, vocab]`.
@@ -204,7 +217,7 @@ mod tests {
     fn short_labels_are_filled_up_as_far_as_there_is_room() {
         let text = |ids: &[u32], labels: &[u32]| Text { ids: ids.to_vec(), labels: labels.to_vec() };
         let texts = vec![text(&[1, 2, 3, 4, 5], &[3, 4, 5]), text(&[1, 2, 3, 4, 5], &[5]), text(&[1, 2, 3], &[3])];
-        let filled = fill_labels(texts, 0);
+        let filled = fill_labels(texts, Some(0)).expect("a filler");
         assert_eq!(filled[0].labels, [3, 4, 5]);
         assert_eq!(filled[1].labels, [0, 0, 5]);
         assert_eq!((&filled[2].labels[..], filled[2].positions()), (&[0, 3][..], 0..2));

@@ -63,7 +63,7 @@ fn texts(input: &Input<'_>, facts: &[Fact], released: bool) -> Result<Vec<Text>>
         }
     };
     let texts: Vec<Text> = facts.iter().map(text).collect::<Result<_>>()?;
-    Ok(if released { fill_labels(texts, input.tokenizer.end_of_text()) } else { texts })
+    if released { fill_labels(texts, input.tokenizer.end_of_text()) } else { Ok(texts) }
 }
 
 fn no_hypernetwork() -> Error {
