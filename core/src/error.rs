@@ -5,7 +5,10 @@ use rectify_protocol::{Failure, Kind};
 pub enum Error {
     /// What the asker gave cannot be used; the text names the field and what was expected.
     #[error("{0}")]
-    BadInput(String),
+    BadInput(Failure),
+    /// Something the editor needs is not there: second moments, what MEND learnt. The text says how to get it.
+    #[error("{0}")]
+    Missing(String),
     /// A checkpoint, tokenizer or statistics file is not what it should be.
     #[error("{file}: {problem}")]
     BadFile {
@@ -41,7 +44,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn bad_input(message: impl Into<String>) -> Self {
-        Self::BadInput(message.into())
+        Self::BadInput(Failure::bad_input(message))
     }
 
     pub(crate) fn bad_file(file: impl Into<String>, problem: impl Into<String>) -> Self {
@@ -51,21 +54,22 @@ impl Error {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::BadInput(failure.message)
+        Self::BadInput(failure)
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::BadInput(_)
-            | Error::BadFile { .. }
-            | Error::NoModel
-            | Error::Singular(_)
-            | Error::Harmful(_)
-            | Error::NotFinite { .. } => Kind::BadInput,
+            Error::BadFile { .. } | Error::NoModel | Error::Singular(_) | Error::NotFinite { .. } => Kind::BadInput,
+            Error::Missing(_) => Kind::NotFound,
+            Error::Harmful(_) => Kind::Harmful,
             Error::Device(_) => Kind::Device,
+            Error::BadInput(_) => {
+                let Error::BadInput(failure) = error else { unreachable!("just matched") };
+                return failure;
+            }
         };
-        Self { kind, message: error.to_string() }
+        Self::new(kind, error.to_string())
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{
     Answer, Command, Contexts, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Guards, ModelInfo, Progress,
-    Regularizer, WeightChange,
+    WeightChange, bounds,
 };
 use safetensors::{Dtype, serialize, tensor::TensorView};
+use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Result,
@@ -20,7 +21,7 @@ use crate::{
     guard,
     history::{self, History},
     metrics,
-    model::{LoadedModel, Model, floats, metadata, open},
+    model::{LoadedModel, Model, floats, hex, metadata, open},
     read::read,
 };
 
@@ -137,6 +138,9 @@ impl Session {
     }
 
     async fn ask(&self, prompt: String, tokens: usize, top: usize) -> Result<Answer> {
+        bounds::within("tokens", tokens, 0..=bounds::TOKENS)?;
+        bounds::within("top", top, 0..=bounds::CANDIDATES)?;
+        bounds::text("prompt", &prompt)?;
         let opened = self.opened()?;
         let (model, tokenizer) = (opened.history.now(), &opened.loaded.tokenizer);
         let ids = tokenizer.encode(&prompt)?;
@@ -146,6 +150,7 @@ impl Session {
     }
 
     async fn measure(&self, facts: &[Fact], watch: &mut dyn FnMut(Progress)) -> Result<Vec<FactReport>> {
+        bounds::entries("facts", facts, bounds::FACTS)?;
         let opened = self.opened()?;
         let before = opened.ask(opened.history.pristine(), facts, false, watch).await?;
         let after = opened.ask(opened.history.now(), facts, true, watch).await?;
@@ -194,12 +199,10 @@ impl Session {
             moments: &opened.moments,
             history: &history_keys,
             hypernetwork: opened.hypernetwork.as_deref(),
-            regularizer: (spec.regularizer, seed),
         };
         let plan = edit::plan(&input, facts, &spec.editor, watch).await?;
         watch(Progress::Applying);
-        let regularizer = if plan.regularized { Regularizer::None } else { spec.regularizer };
-        let (after, kept) = history::apply(input.model, &plan.deltas, regularizer, seed).await?;
+        let (after, kept) = history::apply(input.model, &plan.deltas, spec.regularizer, seed).await?;
         let mut weights = Vec::with_capacity(kept.len());
         for (WeightDelta { site, delta }, n) in &kept {
             let weight = input.model.weight(*site);
@@ -327,6 +330,43 @@ impl Session {
         let opened = self.opened_mut()?;
         opened.hypernetwork = Some(Arc::new(Hypernetwork::from_bytes(file, bytes, &opened.loaded)?));
         Ok(())
+    }
+
+    /// Samples the context texts that edits of this spec begin with, so that every fork has them.
+    ///
+    /// # Errors
+    ///
+    /// When no model is loaded, or a template is impossible.
+    pub async fn sample_contexts(&mut self, spec: &EditSpec, watch: &mut dyn FnMut(Progress)) -> Result<()> {
+        let opened = self.opened_mut()?;
+        if let (Some(sampling), templates) = opened.templates(spec, watch).await? {
+            opened.contexts.insert((sampling, spec.seed), templates);
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of what an editor of these settings reads beside the model: the second moments of its layers together,
+    /// and what MEND learnt. `None` where it reads no such thing.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is missing, or the model has no such layer.
+    pub fn reads(&self, editor: &EditorSpec) -> Result<[Option<String>; 2]> {
+        let opened = self.opened()?;
+        let layers = editor.layers().unwrap_or_default();
+        layers.iter().try_for_each(|layer| opened.loaded.model.check_layer(*layer))?;
+        let mut moments = None;
+        if editor.needs_moments() {
+            let of_layer =
+                |layer: &usize| Ok(format!("{layer}:{}\n", edit::moment_of(&opened.moments, *layer)?.hash()));
+            let of_all = layers.iter().map(of_layer).collect::<Result<String>>()?;
+            moments = Some(hex(&Sha256::digest(of_all).into()));
+        }
+        let learnt = match editor {
+            EditorSpec::Mend(_) => opened.hypernetwork.as_deref().ok_or_else(edit::mend::no_hypernetwork)?.hash(),
+            _ => None,
+        };
+        Ok([moments, learnt.map(str::to_owned)])
     }
 
     /// The second moment of one layer's keys, if there is one.

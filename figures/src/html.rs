@@ -41,9 +41,12 @@ pub fn document(title: &str, sweeps: &[Sweep]) -> String {
     markup.into_string()
 }
 
-/// Every sweep that has rows: its figures, its tables, and what was run.
+/// What was left out, and every sweep that has rows: its figures, its tables, and what was run.
 pub fn body(sweeps: &[Sweep]) -> Markup {
     html! {
+        @for problem in sweeps.iter().flat_map(|sweep| &sweep.problems) {
+            p.problem role="note" { "Left out: " (problem) }
+        }
         @for sweep in sweeps {
             @if let Some(study) = Study::of(sweep) {
                 section.study { (of_study(&study)) (runs(sweep)) }

@@ -1,9 +1,9 @@
 //! Rows to numbers: what each editor did under each regularizer after so many edits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rectify_protocol::{
-    Blocks, Cell, EditMode, EditorSpec, FactScores, Failure, Judgement, Measured, ProbabilityMeans, Regularizer, Row,
+    Blocks, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, ProbabilityMeans, Regularizer, Row,
     TaskScores, TextScores, WeightChange,
 };
 use serde::Serialize;
@@ -16,34 +16,53 @@ pub struct Sweep {
     pub name: String,
     /// Each file of rows.
     pub cells: Vec<(Cell, Vec<Row>)>,
+    /// What was left out, and why: lines that are no rows, measurements that are there twice.
+    pub problems: Vec<String>,
 }
 
 impl Sweep {
+    /// Nothing yet of a sweep of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), cells: Vec::new(), problems: Vec::new() }
+    }
+
     /// Adds the rows of a file's text as far as they are whole: the last line may be on its way. `file` is the name in
     /// messages.
     ///
-    /// # Errors
-    ///
-    /// When a whole line is no row.
-    pub fn add_file(&mut self, file: &str, text: &str) -> Result<(), Failure> {
-        let wrong = |number: usize, error: serde_json::Error| {
-            Failure::bad_input(format!("{file} line {number} is no row of a sweep: {error}"))
-        };
+    /// A line that is no row, and a measurement that is there already, are left out and named in [`Self::problems`].
+    pub fn add_file(&mut self, file: &str, text: &str) {
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let Some((first, rest)) = whole.split_once('\n').or((!whole.is_empty()).then_some((whole, ""))) else {
-            return Ok(());
+        let mut lines = (1..).zip(whole.lines());
+        let Some((_, first)) = lines.next() else { return };
+        let cell: Cell = match serde_json::from_str(first) {
+            Ok(cell) => cell,
+            Err(error) => return self.problems.push(format!("{file} line 1 does not begin a sweep's rows: {error}")),
         };
-        let cell: Cell = serde_json::from_str(first).map_err(|error| wrong(1, error))?;
         if cell.schema != Cell::SCHEMA {
             let (theirs, ours) = (cell.schema, Cell::SCHEMA);
-            return Err(Failure::bad_input(format!(
-                "{file} has rows of shape {theirs}; this program reads shape {ours}"
-            )));
+            return self.problems.push(format!("{file} has rows of shape {theirs}; this program reads shape {ours}"));
         }
-        let rows = (2..).zip(rest.lines());
-        let rows = rows.map(|(number, row)| serde_json::from_str(row).map_err(|error| wrong(number, error)));
-        self.cells.push((cell, rows.collect::<Result<_, _>>()?));
-        Ok(())
+        // A file may lie in the folder a second time, under another name.
+        let place = self.cells.iter().position(|(known, _)| *known == cell).unwrap_or_else(|| {
+            self.cells.push((cell, Vec::new()));
+            self.cells.len() - 1
+        });
+        let rows = &mut self.cells[place].1;
+        let mut have: HashSet<_> = rows.iter().map(Row::id).collect();
+        let mut twice = Vec::new();
+        for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+            match serde_json::from_str::<Row>(line) {
+                Ok(row) if have.insert(row.id()) => rows.push(row),
+                Ok(_) => twice.push(number),
+                Err(error) => self.problems.push(format!("{file} line {number} is no row: {error}")),
+            }
+        }
+        if let [first, ..] = twice[..] {
+            let n = twice.len();
+            let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+            let problem = format!("{file} line {first}{others}: measured already, and counted once");
+            self.problems.push(problem);
+        }
     }
 }
 
@@ -389,12 +408,18 @@ fn editors(cells: &[(Cell, Vec<Row>)]) -> Vec<Editor> {
             .collect();
         let mut label = cell.editor.label().to_owned();
         for (n, name) in differing.into_iter().enumerate() {
-            let value = settings[i].get(name).map_or("–", String::as_str);
+            let value = settings[i].get(name).map_or("–", |value| shortened(value));
             label.push_str(&format!("{} {name} = {value}", if n == 0 { ":" } else { "," }));
         }
         Editor { method: method.to_owned(), label, batch: cell.batch }
     };
     cells.iter().enumerate().map(editor).collect()
+}
+
+/// The first digits tell one hash from another.
+fn shortened(value: &str) -> &str {
+    let is_hash = value.len() == 66 && value[1..65].bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { &value[1..9] } else { value }
 }
 
 /// Everything that decides a cell's numbers but its seed, by name: `v_lr` → `0.5`, `device` → `"flex"`.

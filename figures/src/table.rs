@@ -117,6 +117,11 @@ fn edits_word(mode: EditMode) -> &'static str {
     }
 }
 
+/// Text from a file, which a spreadsheet must not take for a formula.
+fn text(words: &str) -> String {
+    if words.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{words}") } else { words.to_owned() }
+}
+
 /// Every score of every study, a line a score: the long form that statistics programs read.
 ///
 /// # Panics
@@ -132,15 +137,15 @@ pub fn csv(studies: &[Study]) -> String {
         for point in &study.points {
             for (name, score) in &point.scores {
                 lines.push([
-                    study.name.clone(),
-                    study.model.clone(),
+                    text(&study.name),
+                    text(&study.model),
                     format!("{:?}", study.mode).to_lowercase(),
-                    point.editor.label.clone(),
+                    text(&point.editor.label),
                     point.editor.batch.to_string(),
                     point.kept.to_string(),
                     point.edits.to_string(),
                     point.facts.to_string(),
-                    name.clone(),
+                    text(name),
                     score.mean.to_string(),
                     score.low.to_string(),
                     score.high.to_string(),

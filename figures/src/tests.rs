@@ -21,6 +21,9 @@ fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
         tasks: vec![],
         limit: None,
         snippets: None,
+        moments: None,
+        hypernetwork: None,
+        skipped: vec![],
         seed,
     }
 }
@@ -66,7 +69,7 @@ fn sequence() -> Sweep {
         vec![answer(0, 0, true), edit(1, 3.0), edit(5, 9.0), fact(none, 5, 0, 1.0), answer(5, 0, right)]
     };
     let cells = [(0, true), (1, false)].map(|(seed, right)| (cell("rome", seed, EditMode::Sequential), rows(right)));
-    Sweep { name: "a <b>sweep</b>".into(), cells: cells.into() }
+    Sweep { cells: cells.into(), ..Sweep::new("a <b>sweep</b>") }
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_score_is_the_mean_of_its_seeds_with_their_spread() {
 fn single_edits_are_one_point_whichever_fact_they_write() {
     let rect = Regularizer::Rect { keep: 0.4 };
     let rows = vec![fact(rect, 1, 0, 1.0), fact(rect, 1, 1, 0.5), fact(Regularizer::None, 1, 0, 1.0)];
-    let sweep = Sweep { name: "s".into(), cells: vec![(cell("rome", 0, EditMode::Single), rows)] };
+    let sweep = Sweep { cells: vec![(cell("rome", 0, EditMode::Single), rows)], ..Sweep::new("s") };
     let study = Study::of(&sweep).unwrap();
     let table = Table::of(&study);
     assert_eq!(table.head, ["editor", "kept", "edits", "n", "reliability", "locality"]);
@@ -100,7 +103,7 @@ fn editors_of_one_method_are_told_apart_by_their_settings() {
     other.editor = other.editor.with("v_lr", 0.25.into()).unwrap();
     let rows = vec![fact(Regularizer::None, 1, 0, 1.0)];
     let cells = vec![(cell("rome", 0, EditMode::Single), rows.clone()), (other, rows)];
-    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let study = Study::of(&Sweep { cells, ..Sweep::new("s") }).unwrap();
     let labels: Vec<&str> = study.editors.iter().map(|editor| editor.label.as_str()).collect();
     assert_eq!(labels, ["ROME: v_lr = 0.5", "ROME: v_lr = 0.25"]);
 }
@@ -130,27 +133,68 @@ fn half_a_line_is_left_out_and_a_wrong_one_named() {
     let head = serde_json::to_string(&cell("rome", 0, EditMode::Single)).unwrap();
     let row = serde_json::to_string(&fact(Regularizer::None, 1, 0, 1.0)).unwrap();
     let read = |text: &str| {
-        let mut sweep = Sweep { name: "s".into(), cells: vec![] };
-        sweep.add_file("rome.jsonl", text).map(|()| sweep.cells)
+        let mut sweep = Sweep::new("s");
+        sweep.add_file("rome.jsonl", text);
+        sweep
     };
-    assert!(read("").unwrap().is_empty());
-    assert!(read(&head[..20]).unwrap().is_empty());
-    assert_eq!(read(&format!("{head}\n{row}\n{row}")).unwrap()[0].1.len(), 1);
-    assert_eq!(read(&format!("{head}\n")).unwrap()[0].1.len(), 0);
-    let failure = read(&format!("{head}\n{{}}\n{row}\n")).unwrap_err();
-    assert!(failure.message.contains("rome.jsonl line 2"), "{failure}");
+    assert!(read("").cells.is_empty());
+    assert!(read(&head[..20]).cells.is_empty());
+    assert_eq!(read(&format!("{head}\n{row}\n{row}")).cells[0].1.len(), 1);
+    assert_eq!(read(&format!("{head}\n")).cells[0].1.len(), 0);
+    let broken = read(&format!("{head}\n{{}}\n{row}\n   \n"));
+    assert_eq!(broken.cells[0].1.len(), 1, "the other rows count");
+    assert_eq!(broken.problems.len(), 1, "what was blanked is no row");
+    assert!(broken.problems[0].contains("rome.jsonl line 2 is no row"), "{:?}", broken.problems);
+    assert!(html::body(&[broken]).into_string().contains("Left out: rome.jsonl line 2"));
+    assert!(read("{}\n").problems[0].contains("rome.jsonl line 1"));
 }
 
 #[test]
-fn rows_of_another_shape_are_refused() {
+fn a_measurement_that_is_there_twice_counts_once_and_is_said() {
+    let head = serde_json::to_string(&cell("rome", 0, EditMode::Single)).unwrap();
+    let row = |item| serde_json::to_string(&fact(Regularizer::None, 1, item, 1.0)).unwrap();
+    let mut sweep = Sweep::new("s");
+    sweep.add_file("rome.jsonl", &format!("{head}\n{}\n{}\n{}\n", row(0), row(0), row(1)));
+    sweep.add_file("copy of rome.jsonl", &format!("{head}\n{}\n{}\n", row(1), row(2)));
+    assert_eq!(sweep.cells.len(), 1);
+    assert_eq!(sweep.cells[0].1.len(), 3);
+    let expected = ["rome.jsonl line 3: measured", "copy of rome.jsonl line 2: measured"];
+    assert_eq!(sweep.problems.len(), expected.len());
+    for (problem, expected) in sweep.problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
+fn rows_of_another_shape_are_left_out_and_named() {
     let mut cell = cell("rome", 0, EditMode::Sequential);
     cell.schema += 1;
     let text = serde_json::to_string(&cell).unwrap() + "\n";
-    let mut sweep = Sweep { name: "s".into(), cells: Vec::new() };
-    let failure = sweep.add_file("later.jsonl", &text).unwrap_err();
+    let mut sweep = Sweep::new("s");
+    sweep.add_file("later.jsonl", &text);
     let [theirs, ours] = [Cell::SCHEMA + 1, Cell::SCHEMA];
-    assert_eq!(failure.message, format!("later.jsonl has rows of shape {theirs}; this program reads shape {ours}"));
+    assert_eq!(sweep.problems, [format!("later.jsonl has rows of shape {theirs}; this program reads shape {ours}")]);
     assert!(sweep.cells.is_empty());
+}
+
+#[test]
+fn second_moments_tell_cells_apart_by_the_first_digits_of_their_hash() {
+    let with = |digit: &str| Cell { moments: Some(digit.repeat(64)), ..cell("rome", 0, EditMode::Single) };
+    let rows = vec![fact(Regularizer::None, 1, 0, 1.0)];
+    let cells = vec![(with("a"), rows.clone()), (with("b"), rows)];
+    let study = Study::of(&Sweep { cells, ..Sweep::new("s") }).unwrap();
+    let labels: Vec<&str> = study.editors.iter().map(|editor| editor.label.as_str()).collect();
+    assert_eq!(labels, ["ROME: moments = aaaaaaaa", "ROME: moments = bbbbbbbb"]);
+}
+
+#[test]
+fn no_cell_of_the_table_is_a_formula() {
+    let mut sweep = sequence();
+    sweep.name = "=HYPERLINK(\"x\")".into();
+    sweep.cells.iter_mut().for_each(|(cell, _)| cell.model = "@evil".into());
+    let text = crate::table::csv(&[Study::of(&sweep).unwrap()]);
+    assert!(text.contains("'=HYPERLINK") && text.contains("'@evil"), "{text}");
+    assert!(!text.contains("'-") && !text.contains("'0"), "numbers stay numbers: {text}");
 }
 
 #[test]
@@ -159,7 +203,7 @@ fn cells_that_differ_in_anything_are_not_mixed() {
     newer.program = "rectify 2".into();
     let rows = vec![fact(Regularizer::None, 1, 0, 1.0)];
     let cells = vec![(cell("rome", 0, EditMode::Single), rows.clone()), (newer, rows)];
-    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let study = Study::of(&Sweep { cells, ..Sweep::new("s") }).unwrap();
     let labels: Vec<&str> = study.editors.iter().map(|editor| editor.label.as_str()).collect();
     assert_eq!(labels, ["ROME: program = \"rectify\"", "ROME: program = \"rectify 2\""]);
     assert!(study.points.iter().all(|point| point.facts == 1));
@@ -173,7 +217,7 @@ fn an_edit_that_could_not_be_made_is_missing_at_every_later_measurement() {
     };
     let rows = vec![answer(0, 0, true), refused(2), answer(5, 0, true), answer(9, 0, true)];
     let cells = vec![(cell("rome", 0, EditMode::Sequential), rows)];
-    let study = Study::of(&Sweep { name: "s".into(), cells }).unwrap();
+    let study = Study::of(&Sweep { cells, ..Sweep::new("s") }).unwrap();
     let refused: Vec<(usize, usize)> = study.points.iter().map(|point| (point.edits, point.refused)).collect();
     assert_eq!(refused, [(0, 0), (5, 1), (9, 1)]);
 }

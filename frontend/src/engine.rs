@@ -227,7 +227,7 @@ impl Engine {
         drop(backend);
         self.model.set(None);
         for end in waiting.into_values() {
-            let failure = Failure { kind: Kind::Internal, message: reason.to_owned() };
+            let failure = Failure::new(Kind::Internal, reason.to_owned());
             let _ = end.send(Event::Failed(failure));
         }
     }

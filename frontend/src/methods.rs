@@ -232,7 +232,6 @@ const LABELS: &[(&str, &str)] = &[
     ("contexts", "Contexts"),
     ("mom2_adjustment", "Whiten the key by its covariance"),
     ("history", "Hold the keys of earlier edits"),
-    ("in_loop", "Regularise layer by layer"),
 ];
 
 /// Settings that may be left out.

@@ -1,6 +1,6 @@
 //! Numbers and texts to what is drawn: plain functions, so that they can be tested without a browser.
 
-use rectify_protocol::{Failure, Probe, Progress, Step, WeightChange};
+use rectify_protocol::{Failure, Kind, Probe, Progress, Step, WeightChange};
 
 /// A probability as a person reads it: `91.2 %`, never `0.0 %` for something that can happen.
 pub fn percent(p: f64) -> String {
@@ -206,29 +206,37 @@ pub fn together(edits: usize) -> String {
     }
 }
 
-/// Whether a guard gave the edit up, so that the visitor may have it anyway.
+/// Whether a guard rejected the edit, so that the visitor may have it anyway.
 pub fn refused_by_guard(failure: &Failure) -> bool {
-    let guards = ["max_relative_norm", "max_perplexity_ratio"];
-    failure.message.ends_with("Nothing was changed") && guards.iter().any(|guard| failure.message.contains(guard))
+    failure.kind == Kind::Harmful
+}
+
+/// The form's own name for a field of a fact: `paraphrases[0]` is `Rephrasing 1`.
+fn label(field: &str) -> Option<String> {
+    let labels = [
+        ("subject", "“Subject”"),
+        ("prompt", "“Prompt”"),
+        ("target_new", "“Should say”"),
+        ("target_true", "“Now says”"),
+        ("paraphrases", "Rephrasing"),
+        ("neighbors", "Neighbour"),
+    ];
+    let (name, number) = field.strip_suffix(']').and_then(|field| field.split_once('[')).unwrap_or((field, ""));
+    let (_, label) = labels.iter().find(|(known, _)| *known == name)?;
+    Some(match number.parse::<usize>() {
+        Ok(number) => format!("{label} {}", number + 1),
+        Err(_) => (*label).to_owned(),
+    })
 }
 
 /// A failure as a sentence in the form's own words: ``“Should say” is empty.``
 pub fn sentence(failure: &Failure) -> String {
-    let mut words = failure.message.clone();
-    for (field, label) in
-        [("subject", "Subject"), ("prompt", "Prompt"), ("target_new", "Should say"), ("target_true", "Now says")]
-    {
-        if let Some(rest) = words.strip_prefix(&format!("{field} ")) {
-            words = format!("“{label}” {rest}");
-        }
-    }
-    for (field, label) in [("paraphrases[", "Rephrasing"), ("neighbors[", "Neighbour")] {
-        if let Some((number, rest)) = words.strip_prefix(field).and_then(|rest| rest.split_once(']'))
-            && let Ok(number) = number.parse::<usize>()
-        {
-            words = format!("{label} {}{rest}", number + 1);
-        }
-    }
+    let field = failure.field.as_deref();
+    let rest = field.and_then(|field| failure.message.strip_prefix(field));
+    let words = match (rest, field.and_then(label)) {
+        (Some(rest), Some(label)) => label + rest,
+        _ => failure.message.clone(),
+    };
     let words = words.trim_end_matches('.');
     let end = if words.ends_with(['?', '!']) { "" } else { "." };
     if words.split(' ').next().is_some_and(|first| first.contains(['.', '/'])) {
@@ -315,11 +323,12 @@ mod tests {
 
     #[test]
     fn only_a_guard_can_be_overruled() {
-        let refused = |message: &str| refused_by_guard(&Failure::bad_input(message));
-        assert!(refused("the update of w is 12.0 times …; the limit max_relative_norm is 10. Nothing was changed"));
-        assert!(refused("… more than 100 times (max_perplexity_ratio). Nothing was changed"));
-        assert!(!refused("max_relative_norm is 0; it must be a finite number above 0"));
-        assert!(!refused("the update of w is not a finite number"));
+        assert!(refused_by_guard(&Failure::new(Kind::Harmful, "the update is 12 times as large as the matrix")));
+        assert!(!refused_by_guard(&Failure::bad_field(
+            "max_relative_norm",
+            "is 0; it must be a finite number above 0"
+        )));
+        assert!(!refused_by_guard(&Failure::bad_input("the update of w is not a finite number")));
     }
 
     #[test]
@@ -331,8 +340,8 @@ mod tests {
 
     #[test]
     fn a_failure_speaks_of_the_form_and_not_of_fields() {
-        check(sentence(&Failure::bad_input("target_new is empty")), "“Should say” is empty.");
-        check(sentence(&Failure::bad_input("paraphrases[0] is empty")), "Rephrasing 1 is empty.");
+        check(sentence(&Failure::bad_field("target_new", "is empty")), "“Should say” is empty.");
+        check(sentence(&Failure::bad_field("paraphrases[0]", "is empty")), "Rephrasing 1 is empty.");
         check(sentence(&Failure::bad_input("no model is loaded")), "No model is loaded.");
         check(sentence(&Failure::bad_input("config.json: no n_head")), "config.json: no n_head.");
         check(sentence(&Failure::bad_input("is it there?")), "Is it there?");

@@ -123,13 +123,8 @@ impl Desk {
     }
 }
 
-/// The program and its version, as reports name it.
-fn program() -> String {
-    format!("rectify {}", env!("CARGO_PKG_VERSION"))
-}
-
 fn cancelled() -> Failure {
-    io::internal("cancelled; nothing was written")
+    io::internal("cancelled")
 }
 
 /// A session answered with an event of another command.

@@ -60,10 +60,8 @@ impl DeviceKind {
         if expected.eq(product.iter().copied()) {
             return Ok(());
         }
-        Err(Failure {
-            kind: Kind::Device,
-            message: format!("{} gives wrong products here: its driver cannot run our programs", self.name()),
-        })
+        let problem = "gives wrong products here: its driver cannot run our programs";
+        Err(Failure::new(Kind::Device, format!("{} {problem}", self.name())))
     }
 }
 

@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 /// A failure to read what the asker named: theirs to mend.
 pub fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     let kind = if error.kind() == io::ErrorKind::NotFound { Kind::NotFound } else { Kind::BadInput };
-    Failure { kind, message: format!("cannot read {}: {}", path.display(), reason(error)) }
+    Failure::new(kind, format!("cannot read {}: {}", path.display(), reason(error)))
 }
 
 /// A failure to write, which is the machine's: a full disk, a missing permission.
 pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure { kind: Kind::Internal, message: format!("cannot write {}: {}", path.display(), reason(error)) }
+    Failure::new(Kind::Internal, format!("cannot write {}: {}", path.display(), reason(error)))
 }
 
 /// Writes a file whole or not at all, whoever else writes it at the same time.
@@ -36,7 +36,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 
 /// A failure that is nobody's fault but ours or the machine's.
 pub fn internal(message: impl Into<String>) -> Failure {
-    Failure { kind: Kind::Internal, message: message.into() }
+    Failure::new(Kind::Internal, message.into())
 }
 
 /// The system's words in our style: lower case, no error number.

@@ -17,3 +17,6 @@ pub mod output;
 pub mod progress;
 pub mod sweep;
 pub mod tasks;
+
+/// The program and its version, as reports name it.
+pub const PROGRAM: &str = concat!("rectify ", env!("CARGO_PKG_VERSION"));

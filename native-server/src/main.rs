@@ -10,7 +10,8 @@ use rectify_server::cli::{self, Cli};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 1: anything else.
+/// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 75: a part is done, and the same command
+/// finishes the rest. 1: anything else.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let Ok(result) = catch_unwind(|| cli::run(cli, &mut std::io::stdout().lock())) else {
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(std::io::stderr(), "error: {failure}");
     match failure.kind {
-        Kind::BadInput | Kind::NotFound => ExitCode::from(2),
+        Kind::BadInput | Kind::NotFound | Kind::Harmful => ExitCode::from(2),
+        Kind::Unfinished => ExitCode::from(75),
         Kind::Device | Kind::Internal => ExitCode::from(1),
     }
 }

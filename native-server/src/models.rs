@@ -67,7 +67,7 @@ impl Static {
         let ids: Vec<&str> = self.catalog.models.iter().map(|entry| entry.id.as_str()).collect();
         let guess = nearest(id, &ids).map(|best| format!("; did you mean {best:?}?")).unwrap_or_default();
         let known = if ids.is_empty() { "none".into() } else { ids.join(", ") };
-        Failure { kind: Kind::NotFound, message: format!("{what} {id:?}{guess} (bundled models: {known})") }
+        Failure::new(Kind::NotFound, format!("{what} {id:?}{guess} (bundled models: {known})"))
     }
 }
 

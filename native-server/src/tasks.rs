@@ -82,16 +82,16 @@ fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
         [only] => Ok(only.clone()),
         [] => {
             let fetch = DataSet::of_task(id_of(task)).map_or("", |set| set.id);
-            Err(Failure {
-                kind: Kind::NotFound,
-                message: format!(
+            Err(Failure::new(
+                Kind::NotFound,
+                format!(
                     "{} has no file for {}: put one there whose name begins with {:?}; \"rectify data fetch {fetch}\" \
                      gets one or says what it holds",
                     folder.display(),
                     task.name,
                     beginnings(task)[0]
                 ),
-            })
+            ))
         }
         several => {
             let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{Failure, bounds};
 
 /// A fact to write into a model, and what else to ask before and after.
 ///
@@ -61,40 +61,47 @@ impl Fact {
     ///
     /// # Errors
     ///
-    /// When a subject, prompt or target is blank, the subject has space around it, the prompt is the subject alone, or the subject does not occur exactly
-    /// once in it.
+    /// When a text or a list is too long, a subject, prompt or target is blank, the subject has space around it, the
+    /// prompt is the subject alone, or the subject does not occur exactly once in it.
     pub fn validate(&self) -> Result<(), Failure> {
         for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
             if text.trim().is_empty() {
-                return Err(Failure::bad_input(format!("{field} is empty")));
+                return Err(Failure::bad_field(field, "is empty"));
             }
         }
+        self.check_bounds()?;
+        let wrong = |field: &str, message: String| {
+            Err(Failure { field: Some(field.to_owned()), ..Failure::bad_input(message) })
+        };
         if self.subject.trim() != self.subject {
-            return Err(Failure::bad_input(format!(
-                "the subject {:?} begins or ends with a space; without it the subject's last token is edited, with it \
-                 the next word's",
-                self.subject
-            )));
+            return wrong(
+                "subject",
+                format!(
+                    "the subject {:?} begins or ends with a space; without it the subject's last token is edited, with \
+                     it the next word's",
+                    self.subject
+                ),
+            );
         }
         if self.prompt.trim() == self.subject {
-            return Err(Failure::bad_input(format!(
-                "the prompt {:?} is nothing but the subject; it must ask something of it",
-                self.prompt
-            )));
+            let problem = "is nothing but the subject; it must ask something of it";
+            return wrong("prompt", format!("the prompt {:?} {problem}", self.prompt));
         }
         match self.prompt.matches(self.subject.as_str()).count() {
             1 => {}
             0 => {
-                return Err(Failure::bad_input(format!(
-                    "the subject {:?} does not occur in the prompt {:?}",
-                    self.subject, self.prompt
-                )));
+                let (subject, prompt) = (&self.subject, &self.prompt);
+                return wrong("subject", format!("the subject {subject:?} does not occur in the prompt {prompt:?}"));
             }
             n => {
-                return Err(Failure::bad_input(format!(
-                    "the subject {:?} occurs {n} times in the prompt {:?}; it must occur once, so that one place can be edited",
-                    self.subject, self.prompt
-                )));
+                return wrong(
+                    "subject",
+                    format!(
+                        "the subject {:?} occurs {n} times in the prompt {:?}; it must occur once, so that one place \
+                         can be edited",
+                        self.subject, self.prompt
+                    ),
+                );
             }
         }
         for (field, prompts) in [
@@ -105,10 +112,23 @@ impl Fact {
             ("generation_prompts", self.generation_prompts.iter().collect()),
         ] {
             if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
-                return Err(Failure::bad_input(format!("{field}[{i}] is empty")));
+                return Err(Failure::bad_field(&format!("{field}[{i}]"), "is empty"));
             }
         }
         Ok(())
+    }
+
+    /// Complains about more texts, or longer ones, than a fact may have.
+    fn check_bounds(&self) -> Result<(), Failure> {
+        for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
+            bounds::text(field, text)?;
+        }
+        bounds::text("target_true", self.target_true.as_deref().unwrap_or_default())?;
+        bounds::entries("paraphrases", &self.paraphrases, bounds::PROBES)?;
+        bounds::entries("neighbors", &self.neighbors, bounds::PROBES)?;
+        bounds::entries("consequences", &self.consequences, bounds::PROBES)?;
+        bounds::entries("generation_prompts", &self.generation_prompts, bounds::PROBES)?;
+        bounds::entries("references", &self.references, bounds::PROBES)
     }
 }
 
@@ -125,6 +145,20 @@ mod tests {
             (Err(failure), Some(part)) => assert!(failure.message.contains(part), "{failure}"),
             (found, expected) => panic!("expected {expected:?}, found {found:?}"),
         }
+    }
+
+    #[test]
+    fn a_fact_has_so_many_probes_and_no_more() {
+        let fact = |n| Fact {
+            subject: "Ada".into(),
+            prompt: "Ada was born in".into(),
+            target_new: "Rome".into(),
+            paraphrases: vec!["Ada is from".into(); n],
+            ..Fact::default()
+        };
+        fact(bounds::PROBES).validate().unwrap();
+        let failure = fact(bounds::PROBES + 1).validate().unwrap_err();
+        assert!(failure.message.contains("paraphrases has 1001 entries; there may be 1000"), "{failure}");
     }
 
     #[test]

@@ -17,8 +17,10 @@
 //! Every command gets any number of [`Event::Progress`] and then exactly one last event.
 //! Begin reading at [`Command`] and [`Event`].
 
+pub mod bounds;
 mod catalog;
 mod command;
+mod eval;
 mod event;
 mod fact;
 mod failure;
@@ -30,6 +32,7 @@ mod task;
 
 pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole};
 pub use command::{Command, ModelSource, Over, Request, SessionOpened};
+pub use eval::{EvalReport, TaskReport};
 pub use event::{Event, Progress, Reply};
 pub use fact::{Consequence, Fact, Neighbor};
 pub use failure::{Failure, Kind};
@@ -37,11 +40,11 @@ pub use report::{
     Above, Answer, ArchitectureKind, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo,
     Percentile, ProbabilityMeans, ProbabilityScores, Probe, Step, WeightChange,
 };
-pub use run::{EditMode, RunCommand, RunReport, Summary};
+pub use run::{EditMode, FailedRecord, RunCommand, RunReport, Summary};
 pub use spec::{
     AlphaEditSpec, Contexts, EditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, Guards, KeyChoice,
     KnNeuron, KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, OuterPrompt, Regularizer, RomeSpec, ValueSpec,
     nearest, unknown,
 };
-pub use sweep::{Cell, EvalReport, Measured, Row, SweepSpec, TaskReport, TextScores};
+pub use sweep::{Cell, Key, Measured, Row, SweepSpec, TextScores};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};

@@ -3,7 +3,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EditReport, EditSpec, FactReport, ModelInfo, ProbabilityMeans, ProbabilityScores, WeightChange, report::mean,
+    EditReport, EditSpec, FactReport, Failure, ModelInfo, ProbabilityMeans, ProbabilityScores, WeightChange,
+    report::mean,
 };
 
 /// What `rectify edit` writes as `report.json` and prints with `--json`.
@@ -17,6 +18,9 @@ pub struct RunReport {
     pub model: ModelInfo,
     /// Each editing operation, with its facts right after it.
     pub operations: Vec<EditReport>,
+    /// Records that were not edited, and why. Without [`RunCommand::skip_bad`] the run stopped at the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedRecord>,
     /// Means over the operations' facts.
     pub summary: Summary,
     /// Sequential mode: every fact once more, asked of the model that carries all edits.
@@ -35,6 +39,15 @@ impl RunReport {
     pub const SCHEMA: u32 = 2;
 }
 
+/// A record that was not edited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedRecord {
+    /// Its number in the file.
+    pub record: usize,
+    /// Why.
+    pub failure: Failure,
+}
+
 /// A `rectify edit` command with everything filled in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunCommand {
@@ -48,6 +61,9 @@ pub struct RunCommand {
     pub index: [usize; 2],
     /// How the facts met the model.
     pub mode: EditMode,
+    /// Whether records that cannot be edited were left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_bad: bool,
     /// The folder of second moments, if keys were whitened.
     pub covariance: Option<String>,
     /// The editor's settings.

@@ -6,9 +6,7 @@ use rectify_core::{
     model::{LoadedModel, Matrix, Model},
     tokenizer::Followed,
 };
-use rectify_protocol::{
-    Command, EditSpec, EditorSpec, Event, Fact, FtObjective, FtSpec, Guards, Progress, Regularizer, Step,
-};
+use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, FtObjective, FtSpec, Guards, Progress, Step};
 
 use crate::golden::{self, MODELS, device, load, values};
 
@@ -41,7 +39,6 @@ fn planned(loaded: &LoadedModel, facts: &[Fact], spec: &FtSpec) -> Result<Plan> 
         moments: &moments,
         history: &[],
         hypernetwork: None,
-        regularizer: (Regularizer::None, 0),
     };
     pollster::block_on(plan(&input, facts, &EditorSpec::Ft(spec.clone()), &mut |_| {}))
 }

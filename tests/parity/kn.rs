@@ -11,9 +11,7 @@ use rectify_core::{
     model::{At, Cache, Capture, LoadedModel, Model, NoTap, Site, Tap},
     tokenizer::Followed,
 };
-use rectify_protocol::{
-    Command, EditSpec, EditorSpec, Event, Fact, Guards, KnNeuron, KnSpec, KnVariant, Progress, Regularizer,
-};
+use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, Guards, KnNeuron, KnSpec, KnVariant, Progress};
 use serde_json::Value;
 
 use crate::golden::{self, Golden, MODELS, device, load, values};
@@ -31,7 +29,6 @@ fn with_input<T>(loaded: &LoadedModel, then: impl FnOnce(&Input<'_>) -> T) -> T 
         moments: &moments,
         history: &[],
         hypernetwork: None,
-        regularizer: (Regularizer::None, 0),
     })
 }
 

@@ -302,7 +302,6 @@ fn a_singular_second_moment_is_named() {
         moments: &moments,
         history: &[],
         hypernetwork: None,
-        regularizer: (Regularizer::None, 0),
     };
     for editor in ["memit", "emmet"] {
         let mut editor = EditorSpec::published(editor, ArchitectureKind::Gpt2).unwrap();

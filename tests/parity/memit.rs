@@ -12,7 +12,7 @@ use rectify_core::{
     },
     model::{LoadedModel, Matrix, WeightSite},
 };
-use rectify_protocol::{EditorSpec, Fact, FactToken, MemitSpec, Regularizer};
+use rectify_protocol::{EditorSpec, Fact, FactToken, MemitSpec};
 
 use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
 
@@ -132,7 +132,6 @@ fn a_whole_edit_is_the_reference_s() {
                 moments: &moments,
                 history: &[],
                 hypernetwork: None,
-                regularizer: (Regularizer::None, 0),
             };
             let spec = EditorSpec::Memit(MemitSpec {
                 layers: Some(layers.clone()),

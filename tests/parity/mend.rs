@@ -15,9 +15,7 @@ use rectify_core::{
     },
     model::{LoadedModel, Model, NoTap, WeightSite},
 };
-use rectify_protocol::{
-    Command, EditSpec, EditorSpec, Event, Fact, MendSpec, MendTraining, Neighbor, OuterPrompt, Regularizer,
-};
+use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, MendSpec, MendTraining, Neighbor, OuterPrompt};
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use serde_json::Value;
 
@@ -143,7 +141,6 @@ impl Setting {
             moments: &Default::default(),
             history: &[],
             hypernetwork: Some(network),
-            regularizer: (Regularizer::None, 0),
         };
         let spec = MendSpec { released, ..MendSpec::default() };
         pollster::block_on(plan(&input, &[self.request()], &spec)).expect("an edit").deltas

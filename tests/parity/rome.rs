@@ -9,7 +9,7 @@ use rectify_core::{
     },
     model::LoadedModel,
 };
-use rectify_protocol::{FactToken, Regularizer, RomeSpec};
+use rectify_protocol::{FactToken, RomeSpec};
 use serde_json::Value;
 
 use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
@@ -107,7 +107,6 @@ fn an_edit_is_the_reference_s_with_and_without_covariance() {
                     moments: &moments,
                     history: &[],
                     hypernetwork: None,
-                    regularizer: (Regularizer::None, 0),
                 };
                 let spec = RomeSpec {
                     layers: Some(vec![*layer]),

@@ -25,14 +25,14 @@ pub async fn plan(
     let layers = filled(spec.layers.as_ref());
     let mut notes = Vec::with_capacity(layers.len());
     for layer in layers {
-        let free = Free::of(moment_of(input, *layer)?, spec.nullspace_threshold)?;
+        let free = Free::of(moment_of(input.moments, *layer)?, spec.nullspace_threshold)?;
         notes.push(format!("layer {layer}: {} of {} directions are free", free.basis.ncols(), free.basis.nrows()));
     }
     let solve = |problem: &Problem<'_>| {
         let free = Free::of(problem.moment, spec.nullspace_threshold)?;
         Ok(free.solve(problem.earlier, problem.keys, problem.residual, spec.l2))
     };
-    let plan = spread(input, facts, layers, input.history, &spec.value, false, &solve, watch).await?;
+    let plan = spread(input, facts, layers, input.history, &spec.value, &solve, watch).await?;
     Ok(Plan { notes: [plan.notes, notes].concat(), ..plan })
 }
 

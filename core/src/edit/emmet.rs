@@ -23,5 +23,5 @@ pub async fn plan(
     let mu = if facts.len() > 1 { spec.emmet_lambda } else { 0.0 };
     let weights = Weights { lambda: spec.mom2_update_weight, mu };
     let solve = |problem: &Problem<'_>| closed_form(problem.moment, problem.keys, problem.residual, weights);
-    spread(input, facts, filled(spec.layers.as_ref()), &[], &spec.value, false, &solve, watch).await
+    spread(input, facts, filled(spec.layers.as_ref()), &[], &spec.value, &solve, watch).await
 }

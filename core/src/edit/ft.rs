@@ -41,7 +41,7 @@ pub async fn plan(input: &Input<'_>, facts: &[Fact], spec: &FtSpec, watch: &mut 
     }
     let batches = batches(input.model, &lessons, layers[0]);
     let mut training = Training::new(input.model, layers);
-    let mut trace = Vec::with_capacity(spec.num_steps * facts.len());
+    let mut trace = Vec::new();
     let mut notes = Vec::new();
     for step in 0..spec.num_steps {
         let (found, gradients) = training.evaluate(input.model, &batches).await?;

@@ -10,7 +10,7 @@ use rectify_protocol::{Fact, MemitSpec, Progress, ValueSpec};
 use super::{
     Delta, Input, LayerKeys, Plan, WeightDelta, filled,
     keys::{Walk, rows},
-    moment_of, moments, regularize, seed_of_matrix,
+    moment_of, moments,
     value::{steps, targets_of_states},
 };
 use crate::{
@@ -36,9 +36,7 @@ pub async fn plan(
         let weights = Weights { lambda: spec.mom2_update_weight, mu: 1.0 };
         closed_form(problem.moment, &problem.all_keys(), problem.residual, weights)
     };
-    let regularized = spec.in_loop;
-    let plan = spread(input, facts, layers, history, &spec.value, regularized, &solve, watch).await?;
-    Ok(Plan { regularized, ..plan })
+    spread(input, facts, layers, history, &spec.value, &solve, watch).await
 }
 
 /// What one layer must solve: find `ΔW [d_mlp, d_model]` that adds `residual` to what the keys answer.
@@ -65,19 +63,17 @@ pub type Factors = (Mat<f64>, Mat<f64>);
 
 /// Finds the values of all facts at the last of `layers`, and lets each layer write its share of what is still missing,
 /// from the first to the last: the residual over the number of layers that remain.
-#[expect(clippy::too_many_arguments, reason = "three editors differ in these and in nothing else")]
 pub(super) async fn spread(
     input: &Input<'_>,
     facts: &[Fact],
     layers: &[usize],
     history: &[LayerKeys],
     value: &ValueSpec,
-    regularize_each: bool,
     solve: &dyn Fn(&Problem<'_>) -> Result<Factors>,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Plan> {
     let (first, last) = (layers[0], layers[layers.len() - 1]);
-    let moments = layers.iter().map(|layer| moment_of(input, *layer)).collect::<Result<Vec<_>>>()?;
+    let moments = layers.iter().map(|layer| moment_of(input.moments, *layer)).collect::<Result<Vec<_>>>()?;
     let rows = rows(input, facts)?;
     let (targets, trace) = targets_of_states(input.model, &rows, last, value, &mut steps(value, watch)).await?;
 
@@ -94,13 +90,8 @@ pub(super) async fn spread(
         let earlier = earlier_keys(history, layer, keys.nrows()).await?;
         let (left, right) = solve(&Problem { moment, earlier: &earlier, keys: &keys, residual: &residual })?;
         let device = model.device();
-        let mut delta = Delta::LowRank { left: tensor(left.as_ref(), &device), right: tensor(right.as_ref(), &device) };
+        let delta = Delta::LowRank { left: tensor(left.as_ref(), &device), right: tensor(right.as_ref(), &device) };
         let site = WeightSite { layer, matrix: Matrix::MlpDown };
-        if regularize_each {
-            let (regularizer, seed) = input.regularizer;
-            let seed = seed_of_matrix(seed, done);
-            (delta, _) = regularize(delta, &model.weight(site), regularizer, seed).await?;
-        }
         walk.pass(seen, &delta);
         let change = WeightDelta { site, delta };
         model = model.apply(std::slice::from_ref(&change))?;

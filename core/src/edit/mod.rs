@@ -32,7 +32,7 @@ pub use delta::{Delta, WeightDelta};
 pub use keys::history_keys;
 pub use prune::prune;
 pub use rank::{low_rank, pca};
-use rectify_protocol::{EditorSpec, Fact, Progress, Regularizer, Step};
+use rectify_protocol::{EditorSpec, Fact, Progress, Step, bounds};
 pub(crate) use regularize::seed_of_matrix;
 pub use regularize::{n_kept, random, rect, regularize};
 
@@ -52,8 +52,6 @@ pub struct Input<'a> {
     pub history: &'a [LayerKeys],
     /// What MEND learnt.
     pub hypernetwork: Option<&'a mend::Hypernetwork>,
-    /// What will be kept of the plan, for an editor that takes it into account, and its seed.
-    pub regularizer: (Regularizer, u64),
 }
 
 /// Keys that an edit wrote in one layer.
@@ -73,13 +71,11 @@ pub struct Plan {
     pub trace: Vec<Step>,
     /// What a reader of the report should know.
     pub notes: Vec<String>,
-    /// Whether the deltas are as the regularizer left them already.
-    pub regularized: bool,
 }
 
 impl Plan {
     fn new(deltas: Vec<WeightDelta>, trace: Vec<Step>) -> Self {
-        Self { deltas, trace, notes: Vec::new(), regularized: false }
+        Self { deltas, trace, notes: Vec::new() }
     }
 }
 
@@ -112,6 +108,7 @@ pub(crate) fn check_facts(facts: &[Fact], editor: &EditorSpec) -> Result<()> {
     if facts.is_empty() {
         return Err(Error::bad_input("there is no fact to edit"));
     }
+    bounds::entries("the batch of facts", facts, bounds::FACTS)?;
     if facts.len() > 1 && !editor.writes_batches() {
         return Err(Error::bad_input(format!(
             "{} writes one fact per operation, not {}; edit them one after the other (mode sequential)",
@@ -139,9 +136,9 @@ pub(crate) fn check_facts(facts: &[Fact], editor: &EditorSpec) -> Result<()> {
 /// # Errors
 ///
 /// When there is none.
-fn moment_of<'a>(input: &Input<'a>, layer: usize) -> Result<&'a moments::Moment> {
-    input.moments.get(&layer).map(Arc::as_ref).ok_or_else(|| {
-        Error::bad_input(format!(
+pub(crate) fn moment_of(moments: &BTreeMap<usize, Arc<moments::Moment>>, layer: usize) -> Result<&moments::Moment> {
+    moments.get(&layer).map(Arc::as_ref).ok_or_else(|| {
+        Error::Missing(format!(
             "there are no statistics of layer {layer}'s keys: make them with `rectify stats`, or name \"identity\" for \
              a rough substitute"
         ))

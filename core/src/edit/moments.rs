@@ -162,7 +162,7 @@ impl Moment {
     }
 
     /// SHA-256 of the numbers; hexadecimal.
-    fn hash(&self) -> String {
+    pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         self.matrix.iter().for_each(|value| hash.update(value.to_le_bytes()));
         hex(&hash.finalize().into())

@@ -41,7 +41,7 @@ pub async fn plan(input: &Input<'_>, fact: &Fact, spec: &RomeSpec, watch: &mut d
     };
     let (mut whitened, mut notes) = (key, Vec::new());
     if spec.mom2_adjustment {
-        let moment = moment_of(input, layer)?;
+        let moment = moment_of(input.moments, layer)?;
         whitened = moment.whiten(whitened).await?;
         notes.extend(moment.note());
     }

@@ -218,7 +218,7 @@ impl Prepared {
     ) -> Result<(Tensor<2>, Vec<Step>)> {
         let n_facts = self.targets.len();
         let lengths: Vec<f64> = read(lengths(anchors.clone())).await?.into_iter().map(f64::from).collect();
-        let mut traces = vec![Vec::with_capacity(spec.v_num_grad_steps); n_facts];
+        let mut traces = vec![Vec::new(); n_facts];
         let mut found: Vec<Option<Tensor<2>>> = vec![None; n_facts];
 
         // The facts that still run: what is left of the batch, and their state of Adam, one row each.

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use rectify_protocol::Candidate;
 
-use super::{Cache, Frame, Model, NoTap, Trunk};
+use super::{Cache, Frame, Model, NoTap, Trunk, batches};
 use crate::{
     Error, Result,
     read::{read, read_ids},
@@ -71,7 +71,7 @@ impl Model {
         Ok(logits.chunks(self.shape().vocab).map(<[f32]>::to_vec).collect())
     }
 
-    /// Continues every prompt greedily by `tokens` tokens, all in one batch.
+    /// Continues every prompt greedily by `tokens` tokens, in batches of a few thousand.
     ///
     /// # Errors
     ///
@@ -83,11 +83,16 @@ impl Model {
         if prompts.is_empty() || tokens == 0 {
             return Ok(vec![Vec::new(); prompts.len()]);
         }
-        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let mut past = Cache::empty(rows.len(), self.shape().layers);
-        let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
-        let continued = self.continued(last_states(hidden, &frame, &rows), past, tokens, &[]).await?;
-        Ok(continued.into_iter().map(|(ids, _)| ids).collect())
+        let lens: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + tokens).collect();
+        let mut texts = Vec::new();
+        for batch in batches(&lens) {
+            let rows: Vec<&[u32]> = prompts[batch].iter().map(Vec::as_slice).collect();
+            let mut past = Cache::empty(rows.len(), self.shape().layers);
+            let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
+            let continued = self.continued(last_states(hidden, &frame, &rows), past, tokens, &[]).await?;
+            texts.extend(continued.into_iter().map(|(ids, _)| ids));
+        }
+        Ok(texts)
     }
 
     /// The greedy continuation of each row of a pass, by up to `tokens` tokens or to one of `ends`, which is not part of
@@ -101,7 +106,7 @@ impl Model {
     ) -> Result<Vec<(Vec<u32>, bool)>> {
         let (mut states, mut past) = (states, past);
         let [n_rows, _] = states.dims();
-        let mut texts = vec![(Vec::with_capacity(tokens), false); n_rows];
+        let mut texts = vec![(Vec::new(), false); n_rows];
         // The rows that have not ended yet.
         let mut live: Vec<usize> = (0..n_rows).collect();
         for step in 1..=tokens {
@@ -144,7 +149,8 @@ impl Model {
             .collect()
     }
 
-    /// Scores the targets of several rows in one pass, under teacher forcing. Only target positions reach the head.
+    /// Scores the targets of several rows under teacher forcing, in batches of a few thousand tokens. Only target
+    /// positions reach the head.
     ///
     /// # Errors
     ///
@@ -172,6 +178,17 @@ impl Model {
             assert!(row.from <= row.ids.len(), "a target begins within its row");
             first.check_prompt(&row.ids[..row.from], row.ids.len() - row.from)?;
         }
+        let lens: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        let mut all = vec![Vec::new(); models.len()];
+        for batch in batches(&lens) {
+            for (all, scores) in all.iter_mut().zip(Self::score_batch(models, first, &rows[batch]).await?) {
+                all.extend(scores);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn score_batch(models: &[Self], first: &Self, rows: &[Scored]) -> Result<Vec<Vec<Vec<TokenScore>>>> {
         let n_targets: usize = rows.iter().map(|row| row.ids.len() - row.from).sum();
         if n_targets == 0 {
             return Ok(models.iter().map(|_| rows.iter().map(|_| Vec::new()).collect()).collect());
@@ -209,7 +226,7 @@ impl Model {
             return Err(Error::bad_input("the prompt is empty"));
         }
         let what = if new == 0 { "the prompt".into() } else { format!("the prompt with {new} more tokens") };
-        self.check_length(prompt.len() + new, &what)
+        self.check_length(prompt.len().saturating_add(new), &what)
     }
 }
 

@@ -107,6 +107,22 @@ pub(crate) fn padded(rows: &[&[u32]]) -> Vec<u32> {
     rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(0)).take(width)).collect()
 }
 
+/// Rows of these lengths in consecutive batches, each padded to a few thousand tokens at the most.
+pub(crate) fn batches(lens: &[usize]) -> Vec<Range<usize>> {
+    const TOKENS: usize = 4096;
+    let mut batches = Vec::new();
+    let (mut from, mut longest) = (0, 0);
+    for (i, len) in lens.iter().enumerate() {
+        longest = longest.max(*len);
+        if i > from && longest * (i + 1 - from) > TOKENS {
+            batches.push(from..i);
+            (from, longest) = (i, *len);
+        }
+    }
+    batches.push(from..lens.len());
+    batches
+}
+
 impl Model {
     /// A model as it was loaded.
     fn loaded(kind: ArchitectureKind, weights: Arc<dyn Architecture>) -> Self {

@@ -1,5 +1,5 @@
 use leptos::{prelude::*, task::spawn_local};
-use rectify_protocol::{Guards, Kind};
+use rectify_protocol::Guards;
 
 use super::{
     fields::{Segment, Segments, ShareField, TextField},
@@ -178,17 +178,9 @@ fn Progress(desk: Desk) -> impl IntoView {
 fn Objection(desk: Desk) -> impl IntoView {
     let problem = Memo::new(move |_| {
         let objection = if desk.draft.is_empty() { None } else { desk.objection() };
-        objection.map(|objection| ("fact", view::sentence(&objection))).or_else(|| {
-            desk.failure.get().map(|failure| {
-                let kind = match failure.kind {
-                    Kind::BadInput => "bad_input",
-                    Kind::NotFound => "not_found",
-                    Kind::Device => "device",
-                    Kind::Internal => "internal",
-                };
-                (kind, view::sentence(&failure))
-            })
-        })
+        objection
+            .map(|objection| ("fact", view::sentence(&objection)))
+            .or_else(|| desk.failure.get().map(|failure| (failure.kind.name(), view::sentence(&failure))))
     });
     let refused = move || desk.failure.with(|failure| failure.as_ref().is_some_and(view::refused_by_guard));
     let overrulable = move || refused() && desk.objection().is_none() && !desk.busy();

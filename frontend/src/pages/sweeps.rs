@@ -174,15 +174,15 @@ fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
     for (path, text) in &files {
         let folder = folder(path);
         if sweeps.last().is_none_or(|sweep| sweep.name != folder) {
-            sweeps.push(Sweep { name: folder.to_owned(), cells: Vec::new() });
+            sweeps.push(Sweep::new(folder));
         }
         let sweep = sweeps.last_mut().expect("there is one by now");
-        sweep.add_file(path, text).map_err(|failure| view::sentence(&failure))?;
+        sweep.add_file(path, text);
     }
-    sweeps.retain(|sweep| sweep.cells.iter().any(|(_, rows)| !rows.is_empty()));
-    if sweeps.is_empty() {
+    if !sweeps.iter().any(|sweep| sweep.cells.iter().any(|(_, rows)| !rows.is_empty())) {
         let nothing = "there are no rows of a sweep here: they are in files that end in .jsonl";
-        return Err(view::sentence(&Failure::bad_input(nothing)));
+        let problem = sweeps.iter().flat_map(|sweep| &sweep.problems).next().map_or(nothing, String::as_str);
+        return Err(view::sentence(&Failure::bad_input(problem)));
     }
     Ok(body(&sweeps).into_string())
 }

@@ -25,10 +25,10 @@ pub async fn open() -> Result<Device, Failure> {
     let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into()).unwrap_or(JsValue::UNDEFINED);
     let gpu = js_sys::Reflect::get(&navigator, &"gpu".into()).unwrap_or(JsValue::UNDEFINED);
     if gpu.is_undefined() {
-        return Err(Failure { kind: Kind::Device, message: "this browser offers no WebGPU to workers".into() });
+        return Err(Failure::new(Kind::Device, "this browser offers no WebGPU to workers".into()));
     }
     Device::wgpu_options()
         .init_async()
         .await
-        .map_err(|error| Failure { kind: Kind::Device, message: format!("WebGPU gave no device: {error}") })
+        .map_err(|error| Failure::new(Kind::Device, format!("WebGPU gave no device: {error}")))
 }

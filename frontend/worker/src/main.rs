@@ -35,7 +35,7 @@ fn main() {
         console_error_panic_hook::hook(panic);
         if let Some(id) = RUNNING.get() {
             let message = format!("the worker stopped by a bug of ours: {panic}");
-            post(&Reply { id, event: Event::Failed(Failure { kind: Kind::Internal, message }) });
+            post(&Reply { id, event: Event::Failed(Failure::new(Kind::Internal, message)) });
         }
         send(&JsValue::from_str("stopped"));
     }));

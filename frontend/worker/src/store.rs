@@ -29,7 +29,7 @@ impl Store {
         let ids: Vec<&str> = catalog.models.iter().map(|model| model.id.as_str()).collect();
         let missing = format!("no model {id:?} in models.json; there are {ids:?}");
         let found = catalog.models.into_iter().find(|model| model.id == id);
-        found.ok_or(Failure { kind: Kind::NotFound, message: missing })
+        found.ok_or(Failure::new(Kind::NotFound, missing))
     }
 
     /// One file of a model, whole and with the hash that the catalog names. `arrived` hears of each chunk's bytes.
@@ -57,10 +57,7 @@ impl Store {
 
 /// The body of a successful GET. Dropping the future aborts the request.
 async fn fetch(url: &str, expected_size: u64, arrived: &mut dyn FnMut(u64)) -> Result<Vec<u8>, Failure> {
-    let lost = |error: JsValue| Failure {
-        kind: Kind::NotFound,
-        message: format!("{url} could not be fetched: {}", words(&error)),
-    };
+    let lost = |error: JsValue| Failure::new(Kind::NotFound, format!("{url} could not be fetched: {}", words(&error)));
     let abort = AbortOnDrop(AbortController::new().map_err(lost)?);
     let init = RequestInit::new();
     init.set_signal(Some(&abort.0.signal()));
@@ -69,10 +66,12 @@ async fn fetch(url: &str, expected_size: u64, arrived: &mut dyn FnMut(u64)) -> R
     let response: Response = response.unchecked_into();
     if !response.ok() {
         let message = format!("{url} could not be fetched: the server answered {}", response.status());
-        return Err(Failure { kind: Kind::NotFound, message });
+        return Err(Failure::new(Kind::NotFound, message));
     }
 
-    let mut bytes = Vec::with_capacity(usize::try_from(expected_size).unwrap_or(0));
+    // Room for what is said to come, as far as that is not beyond belief.
+    const ROOM: u64 = 64 << 20;
+    let mut bytes = Vec::with_capacity(expected_size.min(ROOM) as usize);
     let Some(body) = response.body() else { return Ok(bytes) };
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
     loop {

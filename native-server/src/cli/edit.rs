@@ -9,8 +9,8 @@ use std::{
 
 use rectify_core::edit::moments::Moment;
 use rectify_protocol::{
-    Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Failure, ProbabilityMeans,
-    RunCommand, RunReport, Summary, WeightChange, unknown,
+    Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, FailedRecord, Failure, Kind,
+    ProbabilityMeans, RunCommand, RunReport, Summary, WeightChange, unknown,
 };
 
 use super::{
@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// single (each fact from the untouched model), sequential (one on top of the other) or batch (all in one edit)
     #[arg(long, default_value = "single", value_parser = mode)]
     mode: EditMode,
+    /// Leave out records that cannot be edited and go on; otherwise the run stops there, with what was done before
+    #[arg(long)]
+    skip_bad: bool,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
@@ -64,8 +67,11 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     let text = io::read_text(&args.facts)?;
     let set = EditSet::read(&args.facts.display().to_string(), &text)?;
     let range = args.index.clone().unwrap_or(0..set.len());
-    let facts = set.facts(range.clone())?;
+    let (facts, bad) = set.usable(range.clone())?;
     let folder = args.out.as_deref().map(|folder| OutDir::prepare(folder, output::Kind::Edit)).transpose()?;
+    let mut job =
+        Job { skip_bad: args.skip_bad, folder, operations: Vec::new(), failed: Vec::new(), carried: Vec::new() };
+    bad.into_iter().try_for_each(|(record, failure)| job.fail(record, failure))?;
 
     let mut desk = Desk::open(&args.model, statics, args.device)?;
     let spec = args.settings.spec(&desk.info().editors)?;
@@ -73,25 +79,36 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     if let Some(path) = &args.settings.hypernetwork {
         desk.session.add_hypernetwork(&path.display().to_string(), &io::map(path)?)?;
     }
-    let mut job = Job { desk, spec: spec.clone(), first: range.start, folder };
-    let operations = match args.mode {
-        EditMode::Single => job.single(&facts)?,
-        EditMode::Sequential => job.sequential(&facts)?,
-        EditMode::Batch => job.batch(&facts)?,
+    desk.session.reads(&spec.editor)?;
+    let edited = match args.mode {
+        EditMode::Single => job.single(&mut desk, &spec, &facts),
+        EditMode::Sequential => job.sequential(&mut desk, &spec, &facts),
+        EditMode::Batch => job.batch(&mut desk, &spec, &facts),
     };
+    if let Err(failure) = &edited
+        && job.operations.is_empty()
+    {
+        return Err(failure.clone());
+    }
+    // What was done before a failure is worth having, an interruption's too.
+    desk.cancel.clear();
     let sequential = args.mode == EditMode::Sequential;
-    let final_measure = sequential.then(|| job.measure(facts)).transpose()?;
-    let final_weights = sequential.then(|| job.changes()).transpose()?;
+    let final_measure = sequential.then(|| measure(&mut desk, job.carried.clone())).transpose()?;
+    let final_weights = sequential.then(|| changes(&mut desk)).transpose()?;
+    if args.mode != EditMode::Single {
+        job.save(&desk, "delta.safetensors")?;
+    }
 
-    let seconds = operations.iter().map(|operation| operation.seconds).sum();
+    let seconds = job.operations.iter().map(|operation| operation.seconds).sum();
     let document = RunReport {
         schema: RunReport::SCHEMA,
         command: RunCommand {
-            program: super::program(),
+            program: crate::PROGRAM.into(),
             facts: args.facts.display().to_string(),
             format: set.format.name().into(),
             index: [range.start, range.end],
             mode: args.mode,
+            skip_bad: args.skip_bad,
             covariance: match args.settings.covariance() {
                 Covariance::Folder(folder) => Some(folder.display().to_string()),
                 Covariance::Identity => Some("identity".into()),
@@ -100,20 +117,29 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
             spec,
             device: args.device.name().into(),
         },
-        model: job.desk.info(),
-        summary: Summary::of(operations.iter().flat_map(|operation| &operation.facts), seconds),
+        model: desk.info(),
+        summary: Summary::of(job.operations.iter().flat_map(|operation| &operation.facts), seconds),
         final_summary: final_measure.as_ref().map(|facts| Summary::of(facts, seconds)),
-        operations,
+        operations: job.operations,
+        failed: job.failed,
         final_measure,
         final_weights,
     };
+    drop(desk); // Takes the progress line away before anything is printed.
     let json = io::to_json(&document)?;
-    if let Some(folder) = job.folder.take() {
+    if let Some(folder) = job.folder {
         folder.write(output::REPORT, json.as_bytes())?;
         folder.commit()?;
     }
-    drop(job); // Takes the progress line away before anything is printed.
-    io::print(out, &if args.json { json } else { table(&document) })
+    io::print(out, &if args.json { json } else { table(&document) })?;
+    edited.map_err(|failure| {
+        let n = document.operations.len();
+        let s = if n == 1 { "" } else { "s" };
+        let kept = if args.out.is_some() { "written and reported" } else { "reported" };
+        let hint = if document.failed.is_empty() { "" } else { "; --skip-bad leaves such records out" };
+        let message = format!("{failure}; the {n} edit{s} made before are {kept}{hint}");
+        Failure { message, ..failure }
+    })
 }
 
 /// Hands the session the second moments that the editor needs, each with its factor, which is kept beside it.
@@ -154,81 +180,103 @@ fn keep_factor(moment: &Moment, path: &Path, line: &mut Line) -> Result<(), Fail
     Ok(())
 }
 
-/// Facts on their way into a model.
+/// Facts on their way into a model, and what became of them.
 struct Job {
-    desk: Desk,
-    spec: EditSpec,
-    /// The first fact's place in its file.
-    first: usize,
+    skip_bad: bool,
     folder: Option<OutDir>,
+    operations: Vec<EditReport>,
+    failed: Vec<FailedRecord>,
+    /// The facts that were edited.
+    carried: Vec<Fact>,
 }
 
 impl Job {
     /// Each fact from the untouched model, with a delta of its own.
-    fn single(&mut self, facts: &[Fact]) -> Result<Vec<EditReport>, Failure> {
-        let mut operations = Vec::new();
-        for (i, fact) in facts.iter().enumerate() {
-            operations.push(self.edit_one(i, facts.len(), fact)?);
+    fn single(&mut self, desk: &mut Desk, spec: &EditSpec, facts: &[(usize, Fact)]) -> Result<(), Failure> {
+        for (i, (record, fact)) in facts.iter().enumerate() {
+            desk.line.about(&format!("fact {} of {}", i + 1, facts.len()));
+            if !self.one(desk, spec, *record, fact)? {
+                continue;
+            }
             let name = match facts.len() {
                 1 => "delta.safetensors".into(),
-                _ => format!("delta.{}.safetensors", self.first + i),
+                _ => format!("delta.{record}.safetensors"),
             };
-            self.save(&name)?;
-            match self.desk.handle(Command::Undo)? {
+            self.save(desk, &name)?;
+            match desk.handle(Command::Undo)? {
                 Event::Undone { edits: 0 } => {}
                 other => return Err(unexpected(&other)),
             }
         }
-        Ok(operations)
+        Ok(())
     }
 
-    /// One on top of the other, and one delta of all.
-    fn sequential(&mut self, facts: &[Fact]) -> Result<Vec<EditReport>, Failure> {
-        let edit = |(i, fact)| self.edit_one(i, facts.len(), fact);
-        let operations = facts.iter().enumerate().map(edit).collect::<Result<_, _>>()?;
-        self.save("delta.safetensors")?;
-        Ok(operations)
+    /// One on top of the other.
+    fn sequential(&mut self, desk: &mut Desk, spec: &EditSpec, facts: &[(usize, Fact)]) -> Result<(), Failure> {
+        for (i, (record, fact)) in facts.iter().enumerate() {
+            desk.line.about(&format!("fact {} of {}", i + 1, facts.len()));
+            self.one(desk, spec, *record, fact)?;
+        }
+        Ok(())
     }
 
-    /// All facts in one operation.
-    fn batch(&mut self, facts: &[Fact]) -> Result<Vec<EditReport>, Failure> {
-        let report = self.edit(facts.to_vec())?;
-        self.save("delta.safetensors")?;
-        Ok(vec![report])
+    /// All facts in one operation, which is made of all or not at all.
+    fn batch(&mut self, desk: &mut Desk, spec: &EditSpec, facts: &[(usize, Fact)]) -> Result<(), Failure> {
+        let facts: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
+        self.operations.push(edit(desk, spec, facts)?);
+        Ok(())
     }
 
-    fn edit_one(&mut self, i: usize, n: usize, fact: &Fact) -> Result<EditReport, Failure> {
-        self.desk.line.about(&format!("fact {} of {n}", i + 1));
-        let record = self.first + i;
-        self.edit(vec![fact.clone()])
-            .map_err(|failure| Failure { message: format!("record {record}: {failure}"), ..failure })
-    }
-
-    fn edit(&mut self, facts: Vec<Fact>) -> Result<EditReport, Failure> {
-        match self.desk.handle(Command::Edit { facts, spec: self.spec.clone() })? {
-            Event::Edited(report) => Ok(report),
-            other => Err(unexpected(&other)),
+    /// `false` where the record cannot be edited and is left out.
+    fn one(&mut self, desk: &mut Desk, spec: &EditSpec, record: usize, fact: &Fact) -> Result<bool, Failure> {
+        match edit(desk, spec, vec![fact.clone()]) {
+            Ok(report) => {
+                self.operations.push(report);
+                self.carried.push(fact.clone());
+                Ok(true)
+            }
+            Err(failure) if matches!(failure.kind, Kind::BadInput | Kind::Harmful) => {
+                self.fail(record, failure.at(format_args!("record {record}"))).map(|()| false)
+            }
+            Err(failure) => Err(failure.at(format_args!("record {record}"))),
         }
     }
 
-    fn measure(&mut self, facts: Vec<Fact>) -> Result<Vec<FactReport>, Failure> {
-        self.desk.line.about("all edits");
-        match self.desk.handle(Command::Measure { facts })? {
-            Event::Measured(facts) => Ok(facts),
-            other => Err(unexpected(&other)),
+    /// Notes a record that cannot be edited, which is a failure of the run unless such records are left out.
+    fn fail(&mut self, record: usize, failure: Failure) -> Result<(), Failure> {
+        self.failed.push(FailedRecord { record, failure: failure.clone() });
+        if !self.skip_bad {
+            return Err(failure);
         }
+        io::warn(&format!("{failure}; it is left out"));
+        Ok(())
     }
 
-    fn changes(&mut self) -> Result<Vec<WeightChange>, Failure> {
-        match self.desk.handle(Command::Changes)? {
-            Event::Changed(weights) => Ok(weights),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn save(&self, name: &str) -> Result<(), Failure> {
+    fn save(&self, desk: &Desk, name: &str) -> Result<(), Failure> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        folder.write(name, &self.desk.export()?)
+        folder.write(name, &desk.export()?)
+    }
+}
+
+fn edit(desk: &mut Desk, spec: &EditSpec, facts: Vec<Fact>) -> Result<EditReport, Failure> {
+    match desk.handle(Command::Edit { facts, spec: spec.clone() })? {
+        Event::Edited(report) => Ok(report),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn measure(desk: &mut Desk, facts: Vec<Fact>) -> Result<Vec<FactReport>, Failure> {
+    desk.line.about("all edits");
+    match desk.handle(Command::Measure { facts })? {
+        Event::Measured(facts) => Ok(facts),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn changes(desk: &mut Desk) -> Result<Vec<WeightChange>, Failure> {
+    match desk.handle(Command::Changes)? {
+        Event::Changed(weights) => Ok(weights),
+        other => Err(unexpected(&other)),
     }
 }
 

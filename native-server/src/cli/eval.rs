@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     }
     let report = EvalReport {
         schema: 1,
-        program: super::program(),
+        program: crate::PROGRAM.into(),
         model: args.model.clone(),
         model_hash: desk.info().hash,
         edits: args.edits.as_ref().map(|path| path.display().to_string()),

@@ -174,7 +174,7 @@ fn examples(of: &LoadedModel, path: &Path, facts: &[Fact], outer: OuterPrompt) -
     let example = |(i, fact): (usize, &Fact)| {
         Example::new(of, fact, outer).map_err(|error| {
             let failure = Failure::from(error);
-            Failure { message: format!("{}: record {i}: {failure}", path.display()), ..failure }
+            failure.at(format_args!("{}: record {i}", path.display()))
         })
     };
     facts.iter().enumerate().map(example).collect()

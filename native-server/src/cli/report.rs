@@ -33,6 +33,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 pub(super) fn write(folder: &Path, title: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
     let folder = &fs::canonicalize(folder).map_err(|error| io::cannot_read(folder, &error))?;
     let sweeps = sweeps(folder)?;
+    sweeps.iter().flat_map(|sweep| &sweep.problems).for_each(|problem| io::warn(problem));
     let studies: Vec<Study> = sweeps.iter().filter_map(Study::of).collect();
     if studies.is_empty() {
         return Err(Failure::bad_input(format!(
@@ -66,6 +67,6 @@ fn sweeps(folder: &Path) -> Result<Vec<Sweep>, Failure> {
     folders.sort();
     folders.insert(0, folder.to_owned());
     let mut sweeps = folders.iter().map(|folder| read_folder(folder)).collect::<Result<Vec<_>, _>>()?;
-    sweeps.retain(|sweep| !sweep.cells.is_empty());
+    sweeps.retain(|sweep| !sweep.cells.is_empty() || !sweep.problems.is_empty());
     Ok(sweeps)
 }

@@ -7,19 +7,19 @@ use std::{
     time::Instant,
 };
 
-use rectify_core::fluency::TfIdf;
 use rectify_figures::{Study, table::Table};
-use rectify_protocol::{Cell, Fact, Failure, SweepSpec};
+use rectify_protocol::{Cell, Failure, Kind, SweepSpec};
 
 use super::{Desk, edit::add_moments, settings::Covariance};
 use crate::{
     device::DeviceKind,
-    engine::{self, Cancel},
-    facts::{EditSet, Snippets},
     io,
     progress::Line,
-    sweep::{Drive, Sweep, Unedited, Watch, beside, read_folder},
-    tasks,
+    sweep::{
+        self, Sweep, Unedited, Watch, beside,
+        grid::{self, Asked},
+        read_folder,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,12 @@ pub(super) struct Args {
     /// Draw everything into DIR/report.html at the end, as `rectify report DIR` does
     #[arg(long)]
     report: bool,
+    /// Leave out records that cannot be used, and say which; otherwise the first of them stops everything
+    #[arg(long)]
+    skip_bad: bool,
+    /// Set lines that are no rows aside, into a file beside their own, and measure again what they stood for
+    #[arg(long)]
+    repair: bool,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
@@ -48,10 +54,48 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     }
     // What is wrong with the last grid is said before the first one runs.
     let grids = args.specs.iter().map(|path| Grid::read(path, args)).collect::<Result<Vec<_>, _>>()?;
+    let mut cells = Cells::default();
     for grid in &grids {
-        grid.run(args.device, statics, out)?;
+        cells.add(grid.run(args.device, statics, out)?);
     }
-    if args.report { super::report::write(&args.out, None, out) } else { Ok(()) }
+    if args.report {
+        super::report::write(&args.out, None, out)?;
+    }
+    cells.finished()
+}
+
+/// How many cells were worked on, and what kept some from being whole.
+#[derive(Default)]
+struct Cells {
+    all: usize,
+    /// Locked by another process.
+    elsewhere: usize,
+    /// The first failure of those that stopped.
+    stopped: Option<Failure>,
+}
+
+impl Cells {
+    fn add(&mut self, other: Self) {
+        self.all += other.all;
+        self.elsewhere += other.elsewhere;
+        self.stopped = self.stopped.take().or(other.stopped);
+    }
+
+    /// Complains unless every row is there.
+    fn finished(self) -> Result<(), Failure> {
+        if let Some(failure) = self.stopped {
+            return Err(failure);
+        }
+        if self.elsewhere == 0 {
+            return Ok(());
+        }
+        let (n, all) = (self.elsewhere, self.all);
+        let verb = if n == 1 { "is" } else { "are" };
+        let message = format!(
+            "{n} of {all} cells {verb} being worked on by another process; the same command measures what that leaves"
+        );
+        Err(Failure::new(Kind::Unfinished, message))
+    }
 }
 
 /// A grid with everything it reads.
@@ -61,6 +105,8 @@ struct Grid<'a> {
     sweep: Sweep,
     /// What its cells have in common.
     template: Cell,
+    /// Whether a report follows, which says what was left out.
+    drawn: bool,
 }
 
 impl<'a> Grid<'a> {
@@ -71,11 +117,16 @@ impl<'a> Grid<'a> {
             1 => args.out.clone(),
             _ => args.out.join(path.file_stem().unwrap_or(path.as_os_str())),
         };
-        let (sweep, template) = read(path, spec, folder, args.device)?;
-        Ok(Self { path, text, sweep, template })
+        let asked = Asked { folder, device: args.device.name(), skip_bad: args.skip_bad, repair: args.repair };
+        let (sweep, template) = grid::read(path, spec, asked)?;
+        if !template.skipped.is_empty() {
+            let records: Vec<String> = template.skipped.iter().map(usize::to_string).collect();
+            io::warn(&format!("{}: records {} are left out", template.facts[0], records.join(", ")));
+        }
+        Ok(Self { path, text, sweep, template, drawn: args.report })
     }
 
-    fn run(&self, device: DeviceKind, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+    fn run(&self, device: DeviceKind, statics: Option<&Path>, out: &mut dyn Write) -> Result<Cells, Failure> {
         let Self { path, sweep, .. } = self;
         fs::create_dir_all(&sweep.folder).map_err(|error| io::cannot_write(&sweep.folder, &error))?;
         io::write(&sweep.folder.join("sweep.toml"), self.text.as_bytes())?;
@@ -83,92 +134,52 @@ impl<'a> Grid<'a> {
         let folder = beside(path, &sweep.spec.model);
         let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
         let mut desk = Desk::open(&model, statics, device)?;
+        let cells = self.cells(&mut desk)?;
+        let (mut found, mut unedited) = (Cells { all: cells.len(), ..Cells::default() }, Unedited::default());
+        for (done, cell) in cells.iter().enumerate() {
+            desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
+            let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
+            match sweep.run(cell, &mut desk.session, &mut unedited, &desk.cancel, &mut watch) {
+                Ok(true) => {}
+                Ok(false) => found.elsewhere += 1,
+                Err(failure) if failure.kind == Kind::Unfinished => return Err(failure),
+                // What stops one cell need not stop the others.
+                Err(failure) => {
+                    let failure = failure.at(sweep::name(cell));
+                    io::warn(&failure.to_string());
+                    found.stopped.get_or_insert(failure);
+                }
+            }
+        }
+        drop(desk);
+        let rows = read_folder(&sweep.folder)?;
+        if !self.drawn {
+            rows.problems.iter().for_each(|problem| io::warn(problem));
+        }
+        let table = Study::of(&rows).map(|study| Table::of(&study).markdown()).unwrap_or_default();
+        io::write(&sweep.folder.join("table.md"), table.as_bytes())?;
+        io::print(out, &table)?;
+        Ok(found)
+    }
+
+    /// The cells, each with the hashes of what its editor reads beside the model.
+    fn cells(&self, desk: &mut Desk) -> Result<Vec<Cell>, Failure> {
         let info = desk.info();
         let template = Cell { model_hash: info.hash, device: info.device, ..self.template.clone() };
-        let cells = sweep.cells(&template, &info.editors)?;
-        for cell in &cells {
-            let folder = sweep.spec.covariance.as_deref().filter(|name| *name != "identity");
-            let folder = folder.map(|name| beside(path, name));
-            let covariance = match (&sweep.spec.covariance, &folder) {
+        let mut cells = self.sweep.cells(&template, &info.editors)?;
+        for cell in &mut cells {
+            let folder = self.sweep.spec.covariance.as_deref().filter(|name| *name != "identity");
+            let folder = folder.map(|name| beside(self.path, name));
+            let covariance = match (&self.sweep.spec.covariance, &folder) {
                 (None, _) => Covariance::Bundled,
                 (Some(_), Some(folder)) => Covariance::Folder(folder),
                 (Some(_), None) => Covariance::Identity,
             };
-            add_moments(&mut desk, covariance, &cell.editor)?;
+            add_moments(desk, covariance, &cell.editor)?;
+            let reads = desk.session.reads(&cell.editor);
+            [cell.moments, cell.hypernetwork] = reads.map_err(|error| Failure::from(error).at(sweep::name(cell)))?;
         }
-        let (mut elsewhere, mut unedited) = (0, Unedited::default());
-        for (done, cell) in cells.iter().enumerate() {
-            desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
-            let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
-            if !sweep.run(cell, &desk.session, &mut unedited, &Driver(&desk.cancel), &mut watch)? {
-                elsewhere += 1;
-            }
-        }
-        drop(desk);
-        if elsewhere > 0 {
-            io::warn(&format!("{elsewhere} of {} cells are being worked on by another process", cells.len()));
-        }
-        let table =
-            Study::of(&read_folder(&sweep.folder)?).map(|study| Table::of(&study).markdown()).unwrap_or_default();
-        io::write(&sweep.folder.join("table.md"), table.as_bytes())?;
-        io::print(out, &table)
-    }
-}
-
-/// Everything that the spec names, and what cells have in common.
-fn read(grid: &Path, spec: SweepSpec, folder: PathBuf, device: DeviceKind) -> Result<(Sweep, Cell), Failure> {
-    let path = beside(grid, &spec.facts);
-    let text = io::read_text(&path)?;
-    let mut set = EditSet::read(&path.display().to_string(), &text)?;
-    let (mut words, mut snippets_file) = (None, None);
-    if let Some(name) = &spec.snippets {
-        let path = beside(grid, name);
-        snippets_file = Some([name.clone(), io::sha256(&path)?.0]);
-        let snippets = Snippets::read(&path.display().to_string(), &io::read_text(&path)?)?;
-        words = Some(TfIdf::of(snippets.all()));
-        set.snippets = Some(snippets);
-    }
-    let [from, to] = spec.index.unwrap_or([0, set.len()]);
-    let facts: Vec<(usize, Fact)> = (from..).zip(set.facts(from..to)?).collect();
-    if spec.texts && facts.iter().all(|(_, fact)| fact.generation_prompts.is_empty()) {
-        let file = path.display();
-        return Err(Failure::bad_input(format!("texts are asked for, and no fact of {file} has generation_prompts")));
-    }
-    let loaded = match &spec.data {
-        None => Vec::new(),
-        Some(folder) => {
-            let folder = beside(grid, folder);
-            let load = |task| tasks::load(task, &folder, spec.limit);
-            tasks::named(&spec.tasks)?.into_iter().map(load).collect::<Result<_, _>>()?
-        }
-    };
-    let template = Cell {
-        schema: Cell::SCHEMA,
-        program: super::program(),
-        device: device.name().into(),
-        model: spec.model.clone(),
-        model_hash: String::new(),
-        facts: [spec.facts.clone(), io::sha256(&path)?.0],
-        index: [from, to],
-        mode: spec.mode,
-        batch: spec.batch,
-        editor: rectify_protocol::EditorSpec::Rome(Default::default()),
-        covariance: spec.covariance.clone(),
-        tasks: loaded.iter().map(|task| [task.task.id.into(), task.file.clone(), task.hash.clone()]).collect(),
-        limit: spec.limit,
-        snippets: snippets_file,
-        seed: 0,
-    };
-    let regularizers = spec.regularizers()?;
-    Ok((Sweep { spec, regularizers, facts, tasks: loaded, words, folder }, template))
-}
-
-struct Driver<'a>(&'a Cancel);
-
-impl Drive for Driver<'_> {
-    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure> {
-        let interrupted = || io::internal("interrupted; what was measured is kept, and the same command goes on");
-        Ok(engine::drive(work, self.0).ok_or_else(interrupted)??)
+        Ok(cells)
     }
 }
 
@@ -195,6 +206,7 @@ impl Watch for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{self, Cancel};
 
     /// What a cell said of its progress.
     #[derive(Default)]
@@ -219,16 +231,17 @@ mod tests {
         );
         let grid = folder.path().join("sweep.toml");
         let spec = SweepSpec::from_toml("sweep.toml", &text).unwrap();
-        let (sweep, template) = read(&grid, spec, folder.path().to_owned(), DeviceKind::Flex).unwrap();
+        let folder = folder.path().to_owned();
+        let asked = Asked { folder, device: DeviceKind::Flex.name(), skip_bad: false, repair: false };
+        let (sweep, template) = grid::read(&grid, spec, asked).unwrap();
         let cancel = Cancel::default();
         let source = crate::models::Static::open(&statics).unwrap().bundled("demo-nano").unwrap();
-        let session = engine::open(&source, DeviceKind::Flex, &cancel, &mut |_| {}).unwrap().unwrap();
+        let mut session = engine::open(&source, DeviceKind::Flex, &cancel, &mut |_| {}).unwrap().unwrap();
         let cells = sweep.cells(&template, &session.info().unwrap().editors).unwrap();
 
-        let run = || {
-            let mut record = Record::default();
-            let (mut unedited, driver) = (Unedited::default(), Driver(&cancel));
-            assert!(sweep.run(&cells[0], &session, &mut unedited, &driver, &mut record).unwrap());
+        let mut run = || {
+            let (mut record, mut unedited) = (Record::default(), Unedited::default());
+            assert!(sweep.run(&cells[0], &mut session, &mut unedited, &cancel, &mut record).unwrap());
             record.0
         };
         let told = run();

@@ -17,7 +17,7 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::BadInput };
-        Self { status, failure: Failure { kind, message: message.into() } }
+        Self { status, failure: Failure::new(kind, message) }
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -28,9 +28,10 @@ impl Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let status = match failure.kind {
-            Kind::BadInput => StatusCode::BAD_REQUEST,
+            Kind::BadInput | Kind::Harmful => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Device | Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::Device | Kind::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, failure }
     }

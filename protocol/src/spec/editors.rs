@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ValueSpec, at_least_zero, finite_above_zero};
-use crate::{ArchitectureKind, Failure};
+use crate::{ArchitectureKind, Failure, bounds};
 
 /// Hyper-parameters of ROME, <https://arxiv.org/abs/2202.05262>. The defaults are the published ones of GPT-2 XL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,8 +73,6 @@ pub struct MemitSpec {
     pub mom2_update_weight: f64,
     /// Whether the keys of earlier edits are held as well (MEMIT-seq).
     pub history: bool,
-    /// Whether each layer's change is regularised before the next layer's is computed, and not all at the end.
-    pub in_loop: bool,
     /// How the values are found.
     pub value: ValueSpec,
 }
@@ -82,7 +80,7 @@ pub struct MemitSpec {
 impl Default for MemitSpec {
     fn default() -> Self {
         let value = ValueSpec { clamp_norm_factor: 0.75, ..ValueSpec::default() };
-        Self { layers: None, mom2_update_weight: 20_000.0, history: false, in_loop: false, value }
+        Self { layers: None, mom2_update_weight: 20_000.0, history: false, value }
     }
 }
 
@@ -415,6 +413,7 @@ impl EditorSpec {
     pub fn validate(&self) -> Result<(), Failure> {
         let one_layer = matches!(self, Self::Rome(_) | Self::Emmet(_));
         if let Some(layers) = self.layers() {
+            bounds::entries("layers", layers, bounds::LAYERS)?;
             if one_layer && layers.len() != 1 {
                 let method = self.method().to_uppercase();
                 return Err(Failure::bad_input(format!("layers is {layers:?}; {method} edits exactly one layer")));
@@ -439,11 +438,12 @@ impl EditorSpec {
                 finite_above_zero(&[("nullspace_threshold", spec.nullspace_threshold), ("L2", spec.l2)])
             }
             Self::Kn(spec) => {
-                if spec.steps == 0 || spec.batch_size == 0 || !spec.steps.is_multiple_of(spec.batch_size) {
-                    return Err(Failure::bad_input(format!(
-                        "steps is {} and batch_size {}; both are at least 1, and batch_size divides steps",
-                        spec.steps, spec.batch_size
-                    )));
+                bounds::within("steps", spec.steps, 1..=bounds::STEPS)?;
+                bounds::within("batch_size", spec.batch_size, 1..=spec.steps)?;
+                if !spec.steps.is_multiple_of(spec.batch_size) {
+                    let (steps, size) = (spec.steps, spec.batch_size);
+                    let problem = format!("steps is {steps} and batch_size {size}; batch_size divides steps");
+                    return Err(Failure::bad_input(problem));
                 }
                 finite_above_zero(&[("adaptive_threshold", spec.adaptive_threshold)])?;
                 if spec.adaptive_threshold < 1.0 {
@@ -456,9 +456,7 @@ impl EditorSpec {
             }
             Self::Mend(spec) => finite_above_zero(&[("lr_scale", spec.lr_scale)]),
             Self::Ft(spec) => {
-                if spec.num_steps == 0 {
-                    return Err(Failure::bad_input("num_steps is 0; it must be at least 1"));
-                }
+                bounds::within("num_steps", spec.num_steps, 1..=bounds::STEPS)?;
                 finite_above_zero(&[("lr", spec.lr), ("norm_constraint", spec.norm_constraint.unwrap_or(1.0))])
             }
         }

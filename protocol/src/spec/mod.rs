@@ -86,7 +86,7 @@ fn finite_above_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
     match settings.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
         None => Ok(()),
         Some((name, value)) => {
-            Err(Failure::bad_input(format!("{name} is {value}; it must be a finite number above 0")))
+            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number above 0")))
         }
     }
 }
@@ -95,7 +95,7 @@ fn at_least_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
     match settings.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
         None => Ok(()),
         Some((name, value)) => {
-            Err(Failure::bad_input(format!("{name} is {value}; it must be a finite number, 0 or above")))
+            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number, 0 or above")))
         }
     }
 }
@@ -135,6 +135,7 @@ mod tests {
         for method in ["rome", "memit", "emmet", "alphaedit"] {
             check(method, |_| {}, None);
             check(method, value(|value| value.v_num_grad_steps = 0), Some("v_num_grad_steps is 0"));
+            check(method, value(|value| value.v_num_grad_steps = 1_000_000_000_000_000), Some("from 1 to 10000"));
             check(method, value(|value| value.v_lr = 0.0), Some("v_lr is 0"));
             check(method, value(|value| value.v_lr = f64::NAN), Some("v_lr is NaN"));
             check(method, value(|value| value.clamp_norm_factor = 0.0), Some("clamp_norm_factor is 0"));
@@ -168,9 +169,18 @@ mod tests {
         check("kn", set(r#"{"method":"kn","steps":20,"batch_size":7}"#), Some("batch_size divides steps"));
         check("kn", set(r#"{"method":"kn","adaptive_threshold":1.0}"#), Some("chooses no neuron"));
         check("mend", set(r#"{"method":"mend","lr_scale":0}"#), Some("lr_scale is 0"));
+        check("kn", set(r#"{"method":"kn","steps":1000000000,"batch_size":1000000000}"#), Some("steps is 1000000000"));
+        check("kn", set(r#"{"method":"kn","steps":20,"batch_size":0}"#), Some("batch_size is 0"));
         check("ft", set(r#"{"method":"ft","num_steps":0}"#), Some("num_steps is 0"));
+        check("ft", set(r#"{"method":"ft","num_steps":100000000}"#), Some("num_steps is 100000000"));
         check("ft", set(r#"{"method":"ft","norm_constraint":-1}"#), Some("norm_constraint is -1"));
         check("ft", set(r#"{"method":"ft","norm_constraint":null}"#), None);
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_named() {
+        let error = serde_json::from_str::<EditorSpec>(r#"{"method":"memit","in_loop":true}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `in_loop`"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{at_least_zero, finite_above_zero};
-use crate::Failure;
+use crate::{Failure, bounds};
 
 /// How MEND's hypernetwork is trained, <https://arxiv.org/abs/2110.11309>. Named as in the field; the defaults are the
 /// published ones.
@@ -83,15 +83,10 @@ impl MendTraining {
     ///
     /// When one is outside its range.
     pub fn validate(&self) -> Result<(), Failure> {
-        let counts = [
-            ("rank", self.rank),
-            ("accumulate", self.accumulate),
-            ("validate_every", self.validate_every),
-            ("patience", self.patience),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Failure::bad_input(format!("{name} is 0; it must be at least 1")));
-        }
+        bounds::within("rank", self.rank, 1..=bounds::RANK)?;
+        let counts =
+            [("accumulate", self.accumulate), ("validate_every", self.validate_every), ("patience", self.patience)];
+        counts.iter().try_for_each(|(name, count)| bounds::within(name, *count, 1..=bounds::TRAINING))?;
         finite_above_zero(&[("lr", self.lr), ("clip", self.clip)])?;
         at_least_zero(&[("edit_lr", self.edit_lr), ("cedit", self.cedit), ("cloc", self.cloc)])
     }
@@ -115,6 +110,7 @@ mod tests {
     fn impossible_settings_are_named() {
         check("{}", None);
         check(r#"{"rank": 0}"#, Some("rank is 0"));
+        check(r#"{"rank": 18446744073709551615}"#, Some("rank is 18446744073709551615"));
         check(r#"{"accumulate": 0}"#, Some("accumulate is 0"));
         check(r#"{"lr": -1}"#, Some("lr is -1"));
         check(r#"{"cedit": -0.1}"#, Some("cedit is -0.1"));

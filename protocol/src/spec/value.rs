@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{at_least_zero, finite_above_zero};
-use crate::Failure;
+use crate::{Failure, bounds};
 
 /// How the value is found that a fact should have: the loop that ROME, MEMIT, EMMET and AlphaEdit share.
 ///
@@ -38,9 +38,7 @@ impl Default for ValueSpec {
 
 impl ValueSpec {
     pub(super) fn validate(&self) -> Result<(), Failure> {
-        if self.v_num_grad_steps == 0 {
-            return Err(Failure::bad_input("v_num_grad_steps is 0; it must be at least 1"));
-        }
+        bounds::within("v_num_grad_steps", self.v_num_grad_steps, 1..=bounds::STEPS)?;
         finite_above_zero(&[("v_lr", self.v_lr), ("clamp_norm_factor", self.clamp_norm_factor)])?;
         at_least_zero(&[("v_weight_decay", self.v_weight_decay), ("kl_factor", self.kl_factor)])?;
         self.contexts.validate()
@@ -63,13 +61,15 @@ impl Contexts {
     ///
     /// # Errors
     ///
-    /// When the list is empty, or a template has not exactly one `{}`.
+    /// When the list is empty or too long, or a template has not exactly one `{}`.
     pub fn validate(&self) -> Result<(), Failure> {
         let Self::Given(templates) = self else { return Ok(()) };
         if templates.is_empty() {
             return Err(Failure::bad_input("contexts is an empty list; the bare prompt is the template \"{}\""));
         }
+        bounds::entries("contexts", templates, bounds::TEMPLATES)?;
         for (i, template) in templates.iter().enumerate() {
+            bounds::text(&format!("contexts[{i}]"), template)?;
             let n = template.matches("{}").count();
             if n != 1 {
                 return Err(Failure::bad_input(format!(

@@ -66,9 +66,10 @@ fn texts(input: &Input<'_>, facts: &[Fact], released: bool) -> Result<Vec<Text>>
     if released { fill_labels(texts, input.tokenizer.end_of_text()) } else { Ok(texts) }
 }
 
-fn no_hypernetwork() -> Error {
-    Error::bad_input(
+pub(crate) fn no_hypernetwork() -> Error {
+    Error::Missing(
         "MEND edits with what it learnt for this model: train that with `rectify mend train`, and name the file with \
-         --hypernetwork or lay it beside the model's weights as mend.safetensors",
+         --hypernetwork or lay it beside the model's weights as mend.safetensors"
+            .into(),
     )
 }

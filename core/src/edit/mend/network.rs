@@ -145,10 +145,15 @@ impl Hypernetwork {
         self.learnt.changes(&self.parameters, normal, alphas, scale)
     }
 
+    /// SHA-256 of the file it was read from, hexadecimal; `None` where it was not read from one.
+    pub fn hash(&self) -> Option<&str> {
+        self.hash.as_deref()
+    }
+
     /// What a report should say of it.
     pub fn note(&self) -> String {
         let Origin { data, steps, .. } = &self.origin;
-        let hash = self.hash.as_deref().unwrap_or("not from a file");
+        let hash = self.hash().unwrap_or("not from a file");
         format!("hypernetwork {hash}, trained for {steps} steps on {data}")
     }
 }

@@ -14,8 +14,8 @@ use rectify_core::{
     model::Matrix,
 };
 use rectify_protocol::{
-    Command, Contexts, EditReport, EditSpec, EditorSpec, Fact, FactToken, Guards, KnSpec, MemitSpec, Regularizer,
-    RomeSpec, ValueSpec,
+    Command, Contexts, EditReport, EditSpec, EditorSpec, Fact, FactToken, Guards, KnSpec, MemitSpec, RomeSpec,
+    ValueSpec,
 };
 use rectify_server::facts::EditSet;
 use serde::Deserialize;
@@ -144,7 +144,6 @@ pub fn kn(session: &Session, fact: Fact, ground_truth: String, spec: KnSpec) -> 
         moments: &Default::default(),
         history: &[],
         hypernetwork: None,
-        regularizer: (Regularizer::None, 0),
     };
     let fact = Fact { target_true: Some(ground_truth), ..fact };
     let started = Instant::now();

@@ -1,170 +1,22 @@
-//! Grids of edits, measured row by row into files that survive anything.
-//!
-//! Each editor and seed has a file of rows, [`Rows`]: one line says what it is about, then one line a measurement,
-//! flushed as it is made. Whatever stops the program, the next run reads the rows, drops a line that was cut in the
-//! middle, and goes on with what is missing. A file is locked by whoever works on it, so that several processes share a
-//! folder. Scores are always made of rows, by `rectify-figures`.
+//! The rows of one cell: edits made, models measured, what is there already left alone.
 
-pub mod rows;
+use std::slice;
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    slice,
-};
-
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
 use rectify_core::{
-    Session,
-    fluency::{self, TfIdf},
-    metrics,
+    Error, Session, fluency, metrics,
     model::{LoadedModel, Model},
     task::{Question, Task},
 };
 use rectify_protocol::{
-    Cell, Command, EditMode, EditSpec, EditorSpec, Event, Fact, Failure, Guards, Judgement, Measured, Over,
-    Regularizer, Row, SweepSpec, TextScores, WeightChange,
+    Cell, Command, EditMode, EditSpec, Event, Fact, Failure, Guards, Judgement, Key, Kind, Measured, Over, Regularizer,
+    Row, TextScores, WeightChange,
 };
-pub use rows::{Rows, read_folder};
 
-use crate::tasks::{self, LoadedTask};
-
-/// A sweep with everything it reads.
-pub struct Sweep {
-    /// The spec.
-    pub spec: SweepSpec,
-    /// What is kept of updates.
-    pub regularizers: Vec<Regularizer>,
-    /// The facts, with their numbers in the file.
-    pub facts: Vec<(usize, Fact)>,
-    /// The tasks.
-    pub tasks: Vec<LoadedTask>,
-    /// How much words say, where there are snippets to tell it by.
-    pub words: Option<TfIdf>,
-    /// Where rows go.
-    pub folder: PathBuf,
-}
-
-/// What a person may want to know while it runs.
-pub trait Watch {
-    /// Measurements done, those in work by their share, and in all, of the cell that runs. The first call says how many
-    /// were there before.
-    fn rows(&mut self, cell: &str, done: usize, total: usize);
-}
-
-/// What the unedited model says: the same in every cell.
-#[derive(Default)]
-pub struct Unedited {
-    /// What it predicts of each fact that was measured.
-    facts: HashMap<usize, metrics::Predictions>,
-    /// How it answers the tasks.
-    tasks: HashMap<Key, Option<Judgement>>,
-    /// What its texts are like, by fact and seed.
-    texts: HashMap<(usize, u64), TextScores>,
-}
-
-/// What runs a session's work to its end, or is interrupted.
-pub trait Drive {
-    /// Runs it.
-    ///
-    /// # Errors
-    ///
-    /// When the work fails or is interrupted.
-    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure>;
-}
-
-impl Sweep {
-    /// The cells: each editor with each seed.
-    ///
-    /// # Errors
-    ///
-    /// When an editor's settings are impossible.
-    pub fn cells(&self, template: &Cell, presets: &[EditorSpec]) -> Result<Vec<Cell>, Failure> {
-        let most = self.spec.edits.last().unwrap_or(&0) * self.spec.batch;
-        if most > self.facts.len() {
-            return Err(Failure::bad_input(format!("edits asks for {most} facts; there are {}", self.facts.len())));
-        }
-        let mut cells = Vec::new();
-        for settings in &self.spec.editors {
-            let editor = editor(settings, presets)?;
-            if (self.spec.mode == EditMode::Batch || self.spec.batch > 1) && !editor.writes_batches() {
-                let method = editor.method();
-                return Err(Failure::bad_input(format!("{method} writes one fact at a time; batches are not for it")));
-            }
-            cells.extend(self.spec.seeds.iter().map(|seed| Cell {
-                editor: editor.clone(),
-                seed: *seed,
-                ..template.clone()
-            }));
-        }
-        Ok(cells)
-    }
-
-    /// Makes every row of a cell that is not there yet. `false` when another process works on it.
-    ///
-    /// # Errors
-    ///
-    /// When a row cannot be written, or the work is interrupted: what is written stays.
-    pub fn run(
-        &self,
-        cell: &Cell,
-        session: &Session,
-        unedited: &mut Unedited,
-        drive: &impl Drive,
-        watch: &mut dyn Watch,
-    ) -> Result<bool, Failure> {
-        let Some(rows) = Rows::open(&self.folder, cell)? else { return Ok(false) };
-        let mut work = Work { sweep: self, cell, rows, unedited, drive, watch, told: 0 };
-        work.tell(0);
-        match cell.mode {
-            EditMode::Single => work.single(session)?,
-            EditMode::Sequential => work.sequential(session)?,
-            EditMode::Batch => work.batch(session)?,
-        }
-        Ok(true)
-    }
-
-    /// The facts in the order of a seed; in single mode the file's own.
-    fn facts(&self, cell: &Cell) -> Vec<&(usize, Fact)> {
-        let mut facts: Vec<_> = self.facts.iter().collect();
-        if cell.mode != EditMode::Single {
-            facts.shuffle(&mut ChaCha8Rng::seed_from_u64(cell.seed));
-        }
-        facts
-    }
-
-    /// How many rows a cell has in the end, refusals aside.
-    fn expected(&self, mode: EditMode) -> usize {
-        let tasks: usize = self.tasks.iter().map(|task| task.questions.len()).sum();
-        let of_a_fact = 1 + usize::from(self.spec.texts);
-        let measured = |edits: &usize| edits * self.spec.batch * of_a_fact + tasks;
-        let stops = &self.spec.edits;
-        let of_one = match mode {
-            EditMode::Single => (of_a_fact + 1) * self.facts.len(),
-            EditMode::Sequential => stops.iter().map(measured).sum::<usize>() + stops.last().unwrap_or(&0),
-            EditMode::Batch => stops.iter().map(|edits| measured(edits) + usize::from(*edits > 0)).sum(),
-        };
-        of_one * self.regularizers.len()
-    }
-}
-
-/// An editor's settings: the model's own, changed where the spec says so.
-fn editor(
-    settings: &serde_json::Map<String, serde_json::Value>,
-    presets: &[EditorSpec],
-) -> Result<EditorSpec, Failure> {
-    let method = settings.get("method").and_then(serde_json::Value::as_str);
-    let method = method.ok_or_else(|| Failure::bad_input("an editor has no \"method\""))?;
-    let preset = presets.iter().find(|preset| preset.method() == method);
-    let unknown = || Failure::bad_input(rectify_protocol::unknown("method", method, EditorSpec::METHODS));
-    let mut editor = preset.cloned().ok_or_else(unknown)?;
-    for (name, value) in settings.iter().filter(|(name, _)| *name != "method") {
-        editor = editor.with(name, value.clone())?;
-    }
-    editor.validate()?;
-    Ok(editor)
-}
+use super::{Rows, Sweep, Unedited, Watch};
+use crate::{
+    engine::{self, Cancel},
+    tasks::{self, LoadedTask},
+};
 
 /// An edited model, as one regularizer leaves it.
 struct Variant {
@@ -189,18 +41,33 @@ fn of(session: &Session) -> &LoadedModel {
 }
 
 /// A cell that is being worked on.
-struct Work<'a, D: Drive> {
-    sweep: &'a Sweep,
-    cell: &'a Cell,
-    rows: Rows,
-    unedited: &'a mut Unedited,
-    drive: &'a D,
-    watch: &'a mut dyn Watch,
+pub(super) struct Work<'a> {
+    pub(super) sweep: &'a Sweep,
+    pub(super) cell: &'a Cell,
+    pub(super) rows: Rows,
+    pub(super) unedited: &'a mut Unedited,
+    pub(super) cancel: &'a Cancel,
+    pub(super) watch: &'a mut dyn Watch,
     /// How many rows were said to be done.
-    told: usize,
+    pub(super) told: usize,
 }
 
-impl<D: Drive> Work<'_, D> {
+impl Work<'_> {
+    /// Everything that is missing.
+    pub(super) fn run(mut self, session: &mut Session) -> Result<(), Failure> {
+        self.tell(0);
+        // Sampled once, so that every fork of the session has them.
+        let spec = self.spec(Regularizer::None);
+        if self.rows.len() < self.sweep.expected(self.cell.mode) {
+            self.drive(session.sample_contexts(&spec, &mut |_| {}))?;
+        }
+        match self.cell.mode {
+            EditMode::Single => self.single(session),
+            EditMode::Sequential => self.sequential(session),
+            EditMode::Batch => self.batch(session),
+        }
+    }
+
     /// Each fact edits the untouched model once; every regularizer is laid on that one update.
     fn single(&mut self, session: &Session) -> Result<(), Failure> {
         for (item, fact) in &self.sweep.facts {
@@ -335,10 +202,10 @@ impl<D: Drive> Work<'_, D> {
             }
             if !self.unedited.facts.contains_key(&item) {
                 let unedited = metrics::predict(slice::from_ref(&of.model), &of.tokenizer, fact);
-                let unedited = self.drive.drive(unedited)?.remove(0);
+                let unedited = self.drive(unedited)?.remove(0);
                 self.unedited.facts.insert(item, unedited);
             }
-            let after = self.drive.drive(metrics::predict(&models(&missing), &of.tokenizer, fact))?;
+            let after = self.drive(metrics::predict(&models(&missing), &of.tokenizer, fact))?;
             for (variant, after) in missing.iter().zip(after) {
                 let scores = metrics::scores(&self.unedited.facts[&item], &after);
                 self.add(variant.regularizer, edits, Measured::Fact { item, scores })?;
@@ -415,9 +282,9 @@ impl<D: Drive> Work<'_, D> {
     ) -> Result<Vec<Vec<Option<Judgement>>>, Failure> {
         let questions: Vec<&dyn Question> = records.iter().map(|(_, question)| question.as_ref()).collect();
         let prompts: usize = questions.iter().map(|question| question.prompts().len()).sum();
-        let drive = self.drive;
+        let cancel = self.cancel;
         let mut watch = |done: usize| self.tell(done * rows / prompts.max(1));
-        Ok(drive.drive(tasks::judge(of, models, task, &questions, &mut watch))?.judgements)
+        Ok(drive(tasks::judge(of, models, task, &questions, &mut watch), cancel)?.judgements)
     }
 
     /// The variants of which a row is missing.
@@ -433,7 +300,7 @@ impl<D: Drive> Work<'_, D> {
 
     /// Lets a model write, and scores its texts.
     fn text(&self, of: &LoadedModel, model: &Model, fact: &Fact) -> Result<TextScores, Failure> {
-        let texts = self.drive.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
+        let texts = self.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
         let entropy = texts.iter().map(|text| fluency::n_gram_entropy(text)).sum::<f64>() / texts.len() as f64;
         let words = self.sweep.words.as_ref().filter(|_| !fact.references.is_empty());
         let consistency = words.map(|words| words.similarity(&texts.join(" "), &fact.references.join(" ")));
@@ -446,32 +313,53 @@ impl<D: Drive> Work<'_, D> {
             self.cell.mode != EditMode::Sequential && self.rows.has(regularizer, edits, &Key::Refused(*item))
         });
         let has = |key| self.rows.has(regularizer, edits, &key);
-        let facts =
+        let measured =
             facts.iter().all(|(item, fact)| has(Key::Fact(*item)) && (!self.writes(fact) || has(Key::Text(*item))));
         let tasks =
             self.sweep.tasks.iter().all(|loaded| {
                 loaded.questions.iter().all(|(item, _)| has(Key::Task(loaded.task.id.to_owned(), *item)))
             });
-        refused || facts && tasks
+        refused || self.made(regularizer, edits, facts) && measured && tasks
     }
 
-    /// One operation, with no guard but that numbers are finite: damage is what is measured.
+    /// Whether the rows of the operations are there that lead to this measurement.
+    fn made(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
+        let has = |edits: usize, item: usize| {
+            [Key::Edit(item), Key::Refused(item)].iter().any(|key| self.rows.has(regularizer, edits, key))
+        };
+        match self.cell.mode {
+            EditMode::Sequential => {
+                (1..).zip(facts.chunks(self.cell.batch)).all(|(edits, written)| has(edits, written[0].0))
+            }
+            EditMode::Single | EditMode::Batch => facts.first().is_none_or(|(item, _)| has(edits, *item)),
+        }
+    }
+
+    /// How this cell edits: with no guard but that numbers are finite, for damage is what is measured.
+    fn spec(&self, regularizer: Regularizer) -> EditSpec {
+        EditSpec { editor: self.cell.editor.clone(), regularizer, seed: self.cell.seed, guards: Guards::NONE }
+    }
+
+    /// One operation.
     fn write(&mut self, session: &mut Session, facts: &[Fact], regularizer: Regularizer) -> Result<f64, Refusal> {
-        let spec =
-            EditSpec { editor: self.cell.editor.clone(), regularizer, seed: self.cell.seed, guards: Guards::NONE };
-        // What the editor says is a result; that the work was interrupted is not.
-        let ran = self.drive.drive(async {
+        let spec = self.spec(regularizer);
+        // That an edit cannot be made of these facts is a result; everything else is not, and can be tried again.
+        let ran = self.drive(async {
             match session.write(facts, spec, &mut |_| {}).await {
                 Ok(report) => Ok(Ok(report.seconds)),
-                Err(error @ rectify_core::Error::Device(_)) => Err(error),
-                Err(error) => Ok(Err(error.to_string())),
+                Err(error @ (Error::BadInput(_) | Error::NotFinite { .. })) => Ok(Err(error.to_string())),
+                Err(error) => Err(error),
             }
         });
         ran.map_err(Refusal::Stop)?.map_err(Refusal::Edit)
     }
 
+    fn drive<T>(&self, work: impl Future<Output = rectify_core::Result<T>>) -> Result<T, Failure> {
+        drive(work, self.cancel)
+    }
+
     fn changed(&self, session: &mut Session, command: Command) -> Result<Vec<WeightChange>, Failure> {
-        match self.drive.drive(session.handle(command, &mut |_| {}))? {
+        match self.drive(session.handle(command, &mut |_| {}))? {
             Event::Changed(weights) => Ok(weights),
             other => Err(crate::io::internal(format!("the session answered out of turn: {other:?}"))),
         }
@@ -479,7 +367,7 @@ impl<D: Drive> Work<'_, D> {
 
     /// Adds a row unless it is there: the edits of a sequence are made again to go on with it.
     fn add_new(&mut self, regularizer: Regularizer, edits: usize, measured: Measured) -> Result<(), Failure> {
-        if self.rows.has(regularizer, edits, &Key::of(&measured)) {
+        if self.rows.has(regularizer, edits, &measured.key()) {
             return Ok(());
         }
         self.add(regularizer, edits, measured)
@@ -496,8 +384,15 @@ impl<D: Drive> Work<'_, D> {
         // What was in work is written row by row: it is not counted back.
         let done = self.told.max(self.rows.len() + in_work);
         self.told = done;
-        self.watch.rows(&name(self.cell), done, self.sweep.expected(self.cell.mode).max(done));
+        self.watch.rows(&super::name(self.cell), done, self.sweep.expected(self.cell.mode).max(done));
     }
+}
+
+/// Runs a session's work to its end, unless it is interrupted.
+fn drive<T>(work: impl Future<Output = rectify_core::Result<T>>, cancel: &Cancel) -> Result<T, Failure> {
+    let interrupted = "interrupted; what was measured is kept, and the same command goes on";
+    let ended = engine::drive(work, cancel).ok_or_else(|| Failure::new(Kind::Unfinished, interrupted))?;
+    Ok(ended?)
 }
 
 /// A picture is large, and drawn only of what is measured.
@@ -516,66 +411,4 @@ enum Refusal {
 /// The first `n` facts of an order.
 fn first<'f>(order: &[&'f (usize, Fact)], n: usize) -> Vec<(usize, &'f Fact)> {
     order[..n].iter().map(|(item, fact)| (*item, fact)).collect()
-}
-
-/// What a row measures, apart from the numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// A fact.
-    Fact(usize),
-    /// An operation.
-    Edit(usize),
-    /// An operation that was not made.
-    Refused(usize),
-    /// A record of a task.
-    Task(String, usize),
-    /// A fact's texts.
-    Text(usize),
-}
-
-impl Key {
-    fn of(measured: &Measured) -> Self {
-        match measured {
-            Measured::Fact { item, .. } => Self::Fact(*item),
-            Measured::Edit { item, .. } => Self::Edit(*item),
-            Measured::Refused { item, .. } => Self::Refused(*item),
-            Measured::Text { item, .. } => Self::Text(*item),
-            Measured::Task { task, item, .. } => Self::Task(task.clone(), *item),
-        }
-    }
-}
-
-/// What a person calls a cell.
-pub fn name(cell: &Cell) -> String {
-    format!("{} seed {}", cell.editor.method(), cell.seed)
-}
-
-/// The spec's own file and what it names lie beside one another.
-pub fn beside(spec: &Path, name: &str) -> PathBuf {
-    spec.parent().unwrap_or_else(|| Path::new("")).join(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use rectify_protocol::ArchitectureKind;
-
-    use super::*;
-
-    #[test]
-    fn every_bundled_grid_can_be_read() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/sweeps");
-        let presets: Vec<EditorSpec> = EditorSpec::METHODS
-            .iter()
-            .map(|method| EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap())
-            .collect();
-        let mut grids = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let text = std::fs::read_to_string(&path).unwrap();
-            let spec = SweepSpec::from_toml(&path.display().to_string(), &text).unwrap();
-            spec.editors.iter().for_each(|settings| drop(editor(settings, &presets).unwrap()));
-            grids += 1;
-        }
-        assert!(grids > 30, "{grids} grids");
-    }
 }

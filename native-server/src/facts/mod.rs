@@ -4,12 +4,17 @@
 //! broken record among thousands matters to nobody who does not edit with it; a complaint then names the
 //! record, its line, the field, and the format the file was taken for.
 
-use std::{collections::HashMap, ops::Range};
+mod counterfact;
+mod fields;
+mod knowedit;
+mod zsre;
 
-use rectify_protocol::{Consequence, Fact, Failure, Neighbor};
-use serde_json::{Map, Value, value::RawValue};
+use std::ops::Range;
 
-type Object = Map<String, Value>;
+pub use counterfact::Snippets;
+use fields::Object;
+use rectify_protocol::{Fact, Failure};
+use serde_json::{Value, value::RawValue};
 
 /// The layouts that edit sets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ impl Format {
         match self {
             Self::CounterFact => &["requested_rewrite"],
             Self::Zsre => &["src", "alt"],
-            Self::KnowEdit => &["locality", "portability", "concept", "labels", "text", "rephrase"],
+            Self::KnowEdit => &["locality", "portability", "concept", "labels", "text", "rephrase", "target_old"],
             Self::CounterFactFlat => &["ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"],
             Self::Rectify => &["subject", "prompt", "target_new"],
         }
@@ -66,51 +71,6 @@ pub struct EditSet<'a> {
     pub snippets: Option<Snippets>,
 }
 
-/// ROME's `attribute_snippets.json`: texts about things, by what is true of them.
-#[derive(Debug)]
-pub struct Snippets {
-    /// By relation and object, as Wikidata numbers them.
-    texts: HashMap<(String, String), Vec<String>>,
-}
-
-/// One entry of the file.
-#[derive(serde::Deserialize)]
-struct Attribute {
-    relation_id: String,
-    target_id: String,
-    samples: Vec<Sample>,
-}
-
-#[derive(serde::Deserialize)]
-struct Sample {
-    text: String,
-}
-
-impl Snippets {
-    /// Reads the file; `name` is used in messages.
-    pub fn read(name: &str, text: &str) -> Result<Self, Failure> {
-        let attributes: Vec<Attribute> = serde_json::from_str(text)
-            .map_err(|error| Failure::bad_input(format!("{name} holds no attribute snippets: {error}")))?;
-        let mut texts = HashMap::<_, Vec<String>>::new();
-        for Attribute { relation_id, target_id, samples } in attributes {
-            texts.entry((relation_id, target_id)).or_default().extend(samples.into_iter().map(|sample| sample.text));
-        }
-        Ok(Self { texts })
-    }
-
-    /// Every text.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.texts.values().flatten().map(String::as_str)
-    }
-
-    /// The texts about others of whom a record's new object is true.
-    fn about(&self, rewrite: &Object) -> Option<&[String]> {
-        let relation = rewrite.get("relation_id")?.as_str()?;
-        let target = rewrite.get("target_new")?.get("id")?.as_str()?;
-        self.texts.get(&(relation.to_owned(), target.to_owned())).map(Vec::as_slice)
-    }
-}
-
 #[derive(Debug)]
 struct Record<'a> {
     /// Where it begins, counted from 1.
@@ -125,11 +85,13 @@ impl<'a> EditSet<'a> {
         let records: Vec<&RawValue> = match text.trim_start().chars().next() {
             None => return Err(Failure::bad_input(format!("{name} is empty"))),
             Some('[') => serde_json::from_str(text).map_err(broken)?,
+            // One object, or JSON Lines.
             _ => {
-                let whole: &RawValue = serde_json::from_str(text).map_err(broken)?;
-                match serde_json::from_str::<Facts<'_>>(whole.get()) {
-                    Ok(Facts { facts }) => facts,
-                    Err(_) => vec![whole],
+                let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+                let values = values.collect::<Result<Vec<_>, _>>().map_err(broken)?;
+                match values.as_slice() {
+                    [whole] => serde_json::from_str::<Facts<'_>>(whole.get()).map_or(values, |Facts { facts }| facts),
+                    _ => values,
                 }
             }
         };
@@ -174,7 +136,25 @@ impl<'a> EditSet<'a> {
     }
 
     /// The facts at these places, validated.
+    ///
+    /// # Errors
+    ///
+    /// When there are no such places, or one of the records cannot be used.
     pub fn facts(&self, range: Range<usize>) -> Result<Vec<Fact>, Failure> {
+        let (facts, bad) = self.usable(range)?;
+        match bad.into_iter().next() {
+            None => Ok(facts.into_iter().map(|(_, fact)| fact).collect()),
+            Some((_, failure)) => Err(failure),
+        }
+    }
+
+    /// The facts at these places that can be used, and what is wrong with the other records, each with its number.
+    ///
+    /// # Errors
+    ///
+    /// When there are no such places.
+    #[expect(clippy::type_complexity, reason = "two lists of numbered things")]
+    pub fn usable(&self, range: Range<usize>) -> Result<(Vec<(usize, Fact)>, Vec<(usize, Failure)>), Failure> {
         let Some(records) = self.records.get(range.clone()) else {
             return Err(Failure::bad_input(format!(
                 "index {}..{} is outside the file, which holds {} records",
@@ -183,17 +163,22 @@ impl<'a> EditSet<'a> {
                 self.len()
             )));
         };
-        let place = |i: usize, line: usize| {
-            format!("record {} (line {line}, taken for {})", range.start + i, self.format.name())
-        };
-        let read = |(i, record): (usize, &Record<'_>)| {
-            let fact = fact_from_record(self.format, record, self.snippets.as_ref())
-                .map_err(|(line, problem)| Failure::bad_input(format!("{}: {problem}", place(i, line))))?;
-            fact.validate()
-                .map_err(|failure| Failure { message: format!("{}: {failure}", place(i, record.line)), ..failure })?;
-            Ok(fact)
-        };
-        records.iter().enumerate().map(read).collect()
+        let (mut facts, mut bad) = (Vec::new(), Vec::new());
+        for (number, record) in range.zip(records) {
+            match self.fact(number, record) {
+                Ok(fact) => facts.push((number, fact)),
+                Err(failure) => bad.push((number, failure)),
+            }
+        }
+        Ok((facts, bad))
+    }
+
+    fn fact(&self, number: usize, record: &Record<'_>) -> Result<Fact, Failure> {
+        let place = |line: usize| format!("record {number} (line {line}, taken for {})", self.format.name());
+        let fact = fact_from_record(self.format, record, self.snippets.as_ref())
+            .map_err(|(line, problem)| Failure::bad_input(problem).at(place(line)))?;
+        fact.validate().map_err(|failure| failure.at(place(record.line)))?;
+        Ok(fact)
     }
 }
 
@@ -204,6 +189,9 @@ struct Facts<'a> {
     facts: Vec<&'a RawValue>,
 }
 
+/// Fields by which people number records; they say nothing of the fact.
+const NUMBERS: &[&str] = &["case_id", "id"];
+
 /// A record's fact, or the line and the problem.
 fn fact_from_record(format: Format, record: &Record<'_>, snippets: Option<&Snippets>) -> Result<Fact, (usize, String)> {
     let at_json_line = |error: serde_json::Error| {
@@ -211,179 +199,34 @@ fn fact_from_record(format: Format, record: &Record<'_>, snippets: Option<&Snipp
         let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
         (record.line + error.line().saturating_sub(1), problem.replace('`', "\""))
     };
-    if format == Format::Rectify {
-        return serde_json::from_str(record.json).map_err(at_json_line);
-    }
     let Value::Object(object) = serde_json::from_str(record.json).map_err(at_json_line)? else {
         return Err((record.line, "it is not an object with fields".into()));
     };
+    if format == Format::Rectify {
+        return match serde_json::from_str(record.json) {
+            Ok(fact) => Ok(fact),
+            Err(_) if object.keys().any(|field| NUMBERS.contains(&field.as_str())) => {
+                let fields = object.into_iter().filter(|(field, _)| !NUMBERS.contains(&field.as_str()));
+                let fact = serde_json::from_value(Value::Object(fields.collect()));
+                fact.map_err(|error| (record.line, error.to_string().replace('`', "\"")))
+            }
+            Err(error) => Err(at_json_line(error)),
+        };
+    }
     let fact = match format {
-        Format::Zsre => zsre(&object),
-        Format::CounterFact => counter_fact(&object, snippets),
-        Format::CounterFactFlat => counter_fact_flat(&object),
-        Format::KnowEdit => know_edit(&object),
+        Format::Zsre => zsre::zsre(&object),
+        Format::CounterFact => counterfact::nested(&object, snippets),
+        Format::CounterFactFlat => counterfact::flat(&object),
+        Format::KnowEdit => knowedit::read(&object),
         Format::Rectify => unreachable!("read above"),
     };
     fact.map_err(|problem| (record.line, problem))
 }
 
-fn zsre(record: &Object) -> Result<Fact, String> {
-    let answers = first_text(record, "answers")?;
-    Ok(Fact {
-        subject: text(record, "subject")?,
-        prompt: text(record, "src")?,
-        target_new: text(record, "alt")?,
-        target_true: answers.or(first_text(record, "pred")?),
-        paraphrases: texts(record, "rephrase")?,
-        neighbors: neighbors(texts(record, "loc")?, texts(record, "loc_ans")?),
-        consequences: match record.get("portability") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(_) => {
-                let within = |problem: String| format!("in \"portability\": {problem}");
-                let record = object(record, "portability")?;
-                let prompt = text(record, "New Question").map_err(within)?;
-                vec![Consequence { prompt, target: text(record, "New Answer").map_err(within)? }]
-            }
-        },
-        ..Fact::default()
-    })
-}
-
-fn counter_fact(record: &Object, snippets: Option<&Snippets>) -> Result<Fact, String> {
-    let rewrite = object(record, "requested_rewrite")?;
-    let within = |problem: String| format!("in \"requested_rewrite\": {problem}");
-    let subject = text(rewrite, "subject").map_err(within)?;
-    let template = text(rewrite, "prompt").map_err(within)?;
-    let target =
-        |field: &str| text(object(rewrite, field)?, "str").map_err(|problem| format!("in {field:?}: {problem}"));
-    let target_true = target("target_true").map_err(within)?;
-    if template.matches("{}").count() != 1 {
-        return Err(format!("\"prompt\" is {template:?}; it must have one {{}}, where the subject goes"));
-    }
-    let prompts = texts(record, "neighborhood_prompts")?;
-    let targets = vec![target_true.clone(); prompts.len()];
-    Ok(Fact {
-        prompt: template.replace("{}", &subject),
-        subject,
-        target_new: target("target_new").map_err(within)?,
-        target_true: Some(target_true),
-        paraphrases: texts(record, "paraphrase_prompts")?,
-        neighbors: neighbors(prompts, targets),
-        generation_prompts: texts(record, "generation_prompts")?,
-        references: snippets.and_then(|snippets| snippets.about(rewrite)).unwrap_or_default().to_vec(),
-        ..Fact::default()
-    })
-}
-
-fn counter_fact_flat(record: &Object) -> Result<Fact, String> {
-    Ok(Fact {
-        subject: text(record, "subject")?,
-        prompt: text(record, "prompt")?,
-        target_new: text(record, "target_new")?,
-        target_true: first_text(record, "ground_truth")?,
-        paraphrases: texts(record, "rephrase_prompt")?,
-        neighbors: neighbors(texts(record, "locality_prompt")?, texts(record, "locality_ground_truth")?),
-        ..Fact::default()
-    })
-}
-
-fn know_edit(record: &Object) -> Result<Fact, String> {
-    let either = |field: &'static str, other: &'static str| {
-        let field = if !record.contains_key(field) && record.contains_key(other) { other } else { field };
-        match first_text(record, field)? {
-            None if !record.contains_key(field) => Err(missing(record, field)),
-            text => Ok(text.unwrap_or_default()),
-        }
-    };
-    let neighbors = questions(record, "locality")?;
-    let neighbors = neighbors.into_iter().map(|(prompt, target)| Neighbor { prompt, target });
-    // Nothing can be said of an answer that is not given.
-    let consequences = questions(record, "portability")?.into_iter();
-    let consequences = consequences.filter_map(|(prompt, target)| Some(Consequence { prompt, target: target? }));
-    Ok(Fact {
-        subject: either("subject", "concept")?,
-        prompt: either("prompt", "text")?,
-        target_new: either("target_new", "labels")?,
-        target_true: first_text(record, "ground_truth")?,
-        paraphrases: texts(record, "rephrase")?,
-        neighbors: neighbors.collect(),
-        consequences: consequences.collect(),
-        ..Fact::default()
-    })
-}
-
-/// Questions by kinds, `{"Relation_Specificity": [{"prompt": …, "ground_truth": …}, …], …}`, with the first answer of each.
-fn questions(record: &Object, field: &str) -> Result<Vec<(String, Option<String>)>, String> {
-    let mut questions = Vec::new();
-    let kinds = match record.get(field) {
-        None | Some(Value::Null) => return Ok(questions),
-        Some(_) => object(record, field)?,
-    };
-    for (kind, list) in kinds {
-        let within = |problem: String| format!("in {field:?}, {kind:?}: {problem}");
-        for question in list.as_array().ok_or_else(|| within("it is not a list".into()))? {
-            let question = question.as_object().ok_or_else(|| within("a question is not an object".into()))?;
-            let target = first_text(question, "ground_truth").map_err(within)?;
-            if let Some(prompt) = first_text(question, "prompt").map_err(within)? {
-                questions.push((prompt, target));
-            }
-        }
-    }
-    Ok(questions)
-}
-
-/// Prompts and their targets side by side; targets may be fewer.
-fn neighbors(prompts: Vec<String>, targets: Vec<String>) -> Vec<Neighbor> {
-    let targets = targets.into_iter().map(Some).chain(std::iter::repeat(None));
-    prompts.into_iter().zip(targets).map(|(prompt, target)| Neighbor { prompt, target }).collect()
-}
-
-fn missing(record: &Object, field: &str) -> String {
-    let found: Vec<&str> = record.keys().map(String::as_str).collect();
-    format!("the field {field:?} is missing; found {}", found.join(", "))
-}
-
-fn object<'a>(record: &'a Object, field: &str) -> Result<&'a Object, String> {
-    let value = record.get(field).ok_or_else(|| missing(record, field))?;
-    value.as_object().ok_or_else(|| format!("the field {field:?} is not an object"))
-}
-
-/// A field that must be there and be text.
-fn text(record: &Object, field: &str) -> Result<String, String> {
-    let value = record.get(field).ok_or_else(|| missing(record, field))?;
-    value.as_str().map(str::to_owned).ok_or_else(|| format!("the field {field:?} is {value}; it must be text"))
-}
-
-/// A field that may be absent, one text, or a list of texts. Blank ones are left out.
-fn texts(record: &Object, field: &str) -> Result<Vec<String>, String> {
-    let mut found = Vec::new();
-    if let Some(value) = record.get(field) {
-        collect(value, &mut found).map_err(|bad| format!("the field {field:?} holds {bad}; it must hold text"))?;
-    }
-    Ok(found)
-}
-
-/// The first text of a field that is text or nested lists of aliases; blank ones are skipped.
-fn first_text(record: &Object, field: &str) -> Result<Option<String>, String> {
-    Ok(texts(record, field)?.into_iter().next())
-}
-
-fn collect(value: &Value, found: &mut Vec<String>) -> Result<(), String> {
-    match value {
-        Value::Null => Ok(()),
-        Value::String(text) => {
-            if !text.trim().is_empty() {
-                found.push(text.clone());
-            }
-            Ok(())
-        }
-        Value::Array(values) => values.iter().try_for_each(|value| collect(value, found)),
-        other => Err(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rectify_protocol::{Consequence, Neighbor};
+
     use super::*;
 
     fn neighbor(prompt: &str, target: &str) -> Neighbor {
@@ -544,5 +387,55 @@ mod tests {
         assert_eq!(set.facts(0..1).unwrap(), [ada()]);
         assert!(set.facts(1..2).is_err());
         assert!(set.facts(2..5).unwrap_err().message.contains("index 2..5 is outside the file, which holds 3 records"));
+    }
+
+    #[test]
+    fn questions_come_in_a_list_too_and_their_answers_under_another_name() {
+        let listed = r#"[{"prompt": "Ada Bell was born in", "target_old": "Leeds", "target_new": "Oslo",
+            "subject": "Ada Bell", "rephrase": ["The birthplace of Ada Bell is"],
+            "portability": [{"prompt": "Ada Bell was born in the land of", "answer": "Norway"}],
+            "locality": [{"prompt": "Ben Cole was born in", "answer": "York"}]}]"#;
+        check(listed, Format::KnowEdit, &ada_abroad());
+        let kinds = r#"[{"subject": "Ada Bell", "prompt": "Ada Bell was born in", "target_new": "Oslo",
+            "ground_truth": "Leeds", "rephrase": "The birthplace of Ada Bell is",
+            "locality": {"Relation_Specificity": [{"prompt": "Ben Cole was born in", "answer": "York"}]},
+            "portability": {"Reasoning": [{"prompt": "Ada Bell was born in the land of", "answer": "Norway"}]}}]"#;
+        check(kinds, Format::KnowEdit, &ada_abroad());
+        let unanswered = kinds.replace("\"answer\": \"York\"", "\"reply\": \"York\"");
+        check_refused(
+            &unanswered,
+            &["in \"locality\", \"Relation_Specificity\"", "\"ground_truth\" is missing", "reply"],
+        );
+        check_refused(
+            &kinds.replace("\"portability\": {", "\"portability\": 7, \"x\": {"),
+            &["neither an object nor a list"],
+        );
+    }
+
+    #[test]
+    fn json_lines_are_records_whatever_ends_a_line() {
+        let line = serde_json::to_string(&ada()).unwrap();
+        for end in ["\n", "\r\n", "\r\n\r\n"] {
+            let text = [line.as_str(), line.as_str(), ""].join(end);
+            let set = EditSet::read("facts.jsonl", &text).unwrap();
+            assert_eq!(set.facts(0..2).unwrap(), [ada(), ada()]);
+        }
+        check_refused(&format!("{line}\n{{\"subject\": "), &["is not an edit set", "line 2"]);
+        check_refused(&format!("{line}\n{{\"subject\": \"Ada\"}}\n"), &["record 1 (line 2, taken for Rectify facts)"]);
+    }
+
+    #[test]
+    fn records_of_our_own_may_be_numbered() {
+        let numbered = serde_json::to_string(&ada()).unwrap().replacen('{', "{\"case_id\": 3, \"id\": \"x\", ", 1);
+        check(&numbered, Format::Rectify, &ada());
+        check_refused(&numbered.replace("\"prompt\"", "\"promt\""), &["record 0 (line 1", "unknown field \"promt\""]);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_used_is_told_apart_from_the_others() {
+        let text = format!("[{ZSRE}, {{\"subject\": \"Ada\"}}, {ZSRE}]");
+        let (facts, bad) = EditSet::read("facts.json", &text).unwrap().usable(0..3).unwrap();
+        assert_eq!(facts, [(0, ada()), (2, ada())]);
+        assert_eq!((bad.len(), bad[0].0), (1, 1));
     }
 }

@@ -1,0 +1,76 @@
+//! `rectify eval`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, check_refused, check_said, document, fact, golden, rectify};
+
+#[test]
+fn tasks_are_asked_of_a_model_edited_or_not() {
+    let desk = Desk::new(&json!([fact()]));
+    let data = format!("{}/../static/tasks/demo", env!("CARGO_MANIFEST_DIR"));
+    let model = golden("llama-tiny");
+    let args =
+        ["eval", "--model", &model, "--data", &data, "--tasks", "nli,sentiment,dialogue", "--limit", "12", "--json"];
+    let report = document(&args);
+    let tasks = report["tasks"].as_array().expect("tasks");
+    assert_eq!(tasks.len(), 3);
+    for task in tasks {
+        let judged = task["scores"]["n"].as_u64().expect("n") + task["skipped"].as_u64().expect("skipped");
+        assert_eq!(judged, 12, "{task}");
+    }
+    assert!(tasks[2]["skipped"].as_u64().expect("skipped") > 0, "a dialogue is longer than this model's context");
+    check_refused(&["eval", "--model", &model, "--data", desk.facts.as_str()], &["cannot read"]);
+    check_refused(&["eval", "--model", &model, "--data", &data, "--tasks", "nlii"], &["did you mean \"nli\"?"]);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_skipped_and_counted() {
+    let here = tempfile::tempdir().expect("a folder");
+    let record = |passage: &str| json!({ "question": "is ice cold", "passage": passage, "answer": true }).to_string();
+    let file = here.path().join("boolq.jsonl");
+    let eval = |json: bool, records: &[String]| {
+        fs::write(&file, records.join("\n")).expect("writes");
+        let (model, data) = (golden("gpt2-tiny"), here.path().display().to_string());
+        let mut args = vec!["eval", "--model", &model, "--data", &data, "--tasks", "closed_qa"];
+        args.extend(json.then_some("--json"));
+        let output = rectify(&args);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (short, long) = (record("Ice is cold."), record(&"Ice is cold. ".repeat(500)));
+    let report: Value = serde_json::from_str(&eval(true, &[short.clone(), long.clone()])).expect("JSON");
+    assert_eq!((&report["tasks"][0]["skipped"], &report["tasks"][0]["scores"]["n"]), (&json!(1), &json!(1)));
+    check_said(&eval(false, &[short, long.clone()]), &["1 of 2 records do not fit the model's context"]);
+    // A score of nothing is no score.
+    check_said(&eval(false, &[long]), &["1 of 1 records do not fit", "–"]);
+}
+
+#[test]
+fn data_that_cannot_be_asked_is_named_before_a_model_is_read() {
+    let here = tempfile::tempdir().expect("a folder");
+    let data = here.path().display().to_string();
+    let check = |file: &str, text: &str, task: &str, parts: &[&str]| {
+        fs::write(here.path().join(file), text).expect("writes");
+        check_refused(&["eval", "--model", "/nowhere", "--data", &data, "--tasks", task], parts);
+    };
+    check(
+        "notes.txt",
+        "",
+        "nli",
+        &[&data, "no file for Natural language inference (RTE)", "\"rte\"", "data fetch rte"],
+    );
+    check(
+        "rte.tsv",
+        "premise\tlabel\nx\tentailment\n",
+        "nli",
+        &["rte.tsv: line 2", "\"hypothesis\"", "label, premise"],
+    );
+    check(
+        "boolq.jsonl",
+        r#"{"question": "q", "passage": "", "answer": true}"#,
+        "closed_qa",
+        &["boolq.jsonl: line 1", "blank"],
+    );
+}

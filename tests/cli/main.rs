@@ -1,0 +1,7 @@
+//! The command line as a person or a script meets it: exit codes, documents, files, and what bad input is told.
+
+mod data;
+mod desk;
+mod edit;
+mod eval;
+mod sweep;
