@@ -411,6 +411,8 @@ impl Session {
             vocab: shape.vocab,
             context: shape.context,
             editors: model.editors.clone(),
+            settings: model.settings.clone(),
+            ignored: model.ignored.clone(),
             device: self.device_name.clone(),
         }
     }

@@ -23,6 +23,7 @@ fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
         snippets: None,
         moments: None,
         hypernetwork: None,
+        ignored: vec![],
         skipped: vec![],
         seed,
     }

@@ -6,7 +6,7 @@ use gloo_timers::callback::Timeout;
 use leptos::{prelude::*, task::spawn_local};
 use rectify_protocol::{
     Answer, ArchitectureKind, Catalog, CatalogModel, Command, EditReport, EditSpec, EditorSpec, Event, Fact,
-    FactReport, Failure, Guards, ModelInfo, ModelSource, Neighbor, Over, Regularizer, WeightChange,
+    FactReport, Failure, Guards, Method, ModelInfo, ModelSource, Neighbor, Over, Regularizer, WeightChange,
 };
 
 use crate::{
@@ -552,7 +552,7 @@ impl Settings {
     fn new() -> Self {
         let published = |method: &&str| EditorSpec::published(method, ArchitectureKind::Gpt2);
         Self {
-            method: RwSignal::new(methods::METHODS[0].name),
+            method: RwSignal::new(Method::ALL[0].name),
             editors: RwSignal::new(EditorSpec::METHODS.iter().filter_map(published).collect()),
             regularizer: RwSignal::new("rect"),
             keep_percent: RwSignal::new(40),

@@ -2,71 +2,12 @@
 //!
 //! Plain functions over [`EditorSpec`]'s JSON form, so that a new setting is a new field without further ado.
 
-use rectify_protocol::{CatalogModel, Contexts, EditorSpec, FileRole, Regularizer};
+use rectify_protocol::{CatalogModel, Contexts, EditorSpec, FileRole, Method, Regularizer};
 use serde_json::{Value, json};
-
-/// A method, for a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Method {
-    /// One of [`EditorSpec::METHODS`].
-    pub name: &'static str,
-    /// As its authors write it.
-    pub label: &'static str,
-    /// In a few words.
-    pub gist: &'static str,
-    /// What it does, in one sentence.
-    pub words: &'static str,
-}
-
-/// Every method, in the order of [`EditorSpec::METHODS`].
-pub const METHODS: [Method; 7] = [
-    Method {
-        name: "rome",
-        label: "ROME",
-        gist: "one matrix",
-        words: "Writes the fact as one rank-one change of one matrix.",
-    },
-    Method {
-        name: "memit",
-        label: "MEMIT",
-        gist: "several layers",
-        words: "Spreads the change over several layers, so that each changes less.",
-    },
-    Method {
-        name: "emmet",
-        label: "EMMET",
-        gist: "one matrix, in batches",
-        words: "ROME's constraint, the fact must come out exactly, solved the way MEMIT solves for many facts.",
-    },
-    Method {
-        name: "alphaedit",
-        label: "AlphaEdit",
-        gist: "where keys leave room",
-        words: "As MEMIT, but only in directions that other facts' keys do not use.",
-    },
-    Method {
-        name: "kn",
-        label: "KN",
-        gist: "knowledge neurons",
-        words: "Finds the few neurons that hold the old answer and rewrites what they write.",
-    },
-    Method {
-        name: "mend",
-        label: "MEND",
-        gist: "a learnt editor",
-        words: "A small network, taught beforehand, turns the gradient of the new answer into the change.",
-    },
-    Method {
-        name: "ft",
-        label: "Fine-tuning",
-        gist: "the plain way",
-        words: "Trains one matrix on the fact and lets no number move far: what the others are compared with.",
-    },
-];
 
 /// The method called `name`.
 pub fn method(name: &str) -> Method {
-    METHODS.into_iter().find(|method| method.name == name).unwrap_or(METHODS[0])
+    Method::named(name).unwrap_or(Method::ALL[0])
 }
 
 /// Regularizers that stand in front, with what their buttons say.
@@ -383,9 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_has_its_words() {
-        assert_eq!(METHODS.map(|method| method.name), EditorSpec::METHODS);
-        assert_eq!(METHODS[0].label, "ROME");
+    fn every_regularizer_is_shown_once() {
         let shown = REGULARIZERS.iter().chain(&MORE_REGULARIZERS).map(|(name, _)| *name);
         assert!(shown.eq(Regularizer::NAMES.iter().copied()));
     }

@@ -13,10 +13,7 @@ mod settings;
 mod stats;
 mod sweep;
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use rectify_core::Session;
@@ -26,7 +23,7 @@ use crate::{
     device::DeviceKind,
     engine::{self, Cancel},
     io,
-    models::{Static, resolve},
+    models::{Source, Static, resolve},
     progress::Line,
 };
 
@@ -36,9 +33,27 @@ use crate::{
 pub struct Cli {
     #[command(subcommand)]
     command: Subcommands,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where models come from, and how they are read.
+#[derive(Debug, Default, clap::Args)]
+struct Place {
     /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static
     #[arg(long = "static", global = true, value_name = "DIR")]
     static_folder: Option<PathBuf>,
+    /// Leave a key of config.json or a tensor out of account that would be refused; reports say so. May be repeated
+    #[arg(long, global = true, value_name = "NAME")]
+    ignore: Vec<String>,
+}
+
+impl Place {
+    /// The model of this name.
+    fn model(&self, name: &str) -> Result<Source, Failure> {
+        let source = resolve(Static::find(self.static_folder.as_deref()), name)?;
+        Ok(Source { ignore: self.ignore.clone(), ..source })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,18 +85,18 @@ enum Subcommands {
 
 /// Runs the program.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
-    let statics = cli.static_folder.as_deref();
+    let place = &cli.place;
     match cli.command {
-        Subcommands::Ask(args) => ask::run(&args, statics, out),
-        Subcommands::Edit(args) => edit::run(&args, statics, out),
-        Subcommands::Eval(args) => eval::run(&args, statics, out),
-        Subcommands::Sweep(args) => sweep::run(&args, statics, out),
+        Subcommands::Ask(args) => ask::run(&args, place, out),
+        Subcommands::Edit(args) => edit::run(&args, place, out),
+        Subcommands::Eval(args) => eval::run(&args, place, out),
+        Subcommands::Sweep(args) => sweep::run(&args, place, out),
         Subcommands::Report(args) => report::run(&args, out),
-        Subcommands::Stats(args) => stats::run(&args, statics, out),
-        Subcommands::Mend(command) => mend::run(&command, statics, out),
-        Subcommands::Models(command) => models::run(&command, statics, out),
+        Subcommands::Stats(args) => stats::run(&args, place, out),
+        Subcommands::Mend(command) => mend::run(&command, place, out),
+        Subcommands::Models(command) => models::run(&command, place, out),
         Subcommands::Data(command) => data::run(&command, out),
-        Subcommands::Serve(args) => serve::run(&args, statics),
+        Subcommands::Serve(args) => serve::run(&args, place),
     }
 }
 
@@ -93,13 +108,23 @@ struct Desk {
 }
 
 impl Desk {
-    fn open(model: &str, statics: Option<&Path>, device: DeviceKind) -> Result<Self, Failure> {
-        let source = resolve(Static::find(statics), model)?;
+    fn open(model: &str, place: &Place, device: DeviceKind) -> Result<Self, Failure> {
+        let source = place.model(model)?;
         let cancel = cancel_on_interrupt()?;
         let line = Line::new();
         let session = engine::open(&source, device, &cancel, &mut |progress| line.show(&progress));
         let session = session.ok_or_else(cancelled)??;
-        Ok(Self { session, line, cancel })
+        let desk = Self { session, line, cancel };
+        desk.info().ignored.iter().for_each(|name| io::warn(&format!("{name:?} of {model} is ignored")));
+        Ok(desk)
+    }
+
+    /// Says where the settings of a method come from.
+    fn say_settings(&self, method: &str) {
+        io::say(&match self.info().settings.get(method) {
+            Some(file) => format!("settings of {method}: {file}"),
+            None => format!("settings of {method}: the rule for this family; nobody has published any for this model"),
+        });
     }
 
     fn info(&self) -> ModelInfo {

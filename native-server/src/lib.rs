@@ -10,6 +10,7 @@ pub mod device;
 pub mod engine;
 pub mod facts;
 pub mod fetch;
+mod hparams;
 pub mod http;
 pub mod io;
 pub mod models;

@@ -6,9 +6,9 @@ use rectify_core::{
     Session,
     model::{Description, LoadedModel, Loader},
 };
-use rectify_protocol::{Catalog, CatalogModel, EditorSpec, Failure, Kind, Progress, nearest};
+use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Progress, nearest};
 
-use crate::{engine, io};
+use crate::{engine, hparams, io};
 
 /// The folder with what is shipped as it is, and its catalog.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Static {
     /// A model that is not in the catalog, in `folder`.
     fn unlisted(&self, id: &str, folder: &Path) -> Source {
         let hparams = Some(self.folder.join("hparams"));
-        Source { id: id.to_owned(), folder: folder.to_owned(), entry: None, hparams }
+        Source { id: id.to_owned(), folder: folder.to_owned(), entry: None, hparams, ignore: Vec::new() }
     }
 
     fn unknown(&self, id: &str, what: &str) -> Failure {
@@ -90,6 +90,8 @@ pub struct Source {
     pub entry: Option<CatalogModel>,
     /// The folder of hyper-parameters, if there is one.
     pub hparams: Option<PathBuf>,
+    /// Keys of `config.json` and tensors to leave out of account.
+    pub ignore: Vec<String>,
 }
 
 /// The model `name` stands for: a bundled id or, failing that, a folder.
@@ -102,9 +104,13 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
             }
             Err(statics.unknown(name, "no bundled model and no folder"))
         }),
-        Err(_) if folder.is_dir() => {
-            Ok(Source { id: name.to_owned(), folder: folder.to_owned(), entry: None, hparams: None })
-        }
+        Err(_) if folder.is_dir() => Ok(Source {
+            id: name.to_owned(),
+            folder: folder.to_owned(),
+            entry: None,
+            hparams: None,
+            ignore: Vec::new(),
+        }),
         Err(failure) => Err(Failure {
             message: format!("{name:?} is not a folder, and the bundled models are unknown: {failure}"),
             ..failure
@@ -113,21 +119,6 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
 }
 
 impl Source {
-    /// Each method's settings for this model: those in `hparams/METHOD/NAME.toml` on top of `presets`, where NAME is
-    /// the model's id or its folder's name.
-    fn editors(&self, presets: Vec<EditorSpec>) -> Result<Vec<EditorSpec>, Failure> {
-        let Some(name) = Path::new(&self.id).file_name().and_then(|name| name.to_str()) else { return Ok(presets) };
-        let tuned = |preset: EditorSpec| {
-            let Some(folder) = &self.hparams else { return Ok(preset) };
-            let path = folder.join(preset.method()).join(format!("{name}.toml"));
-            if !path.is_file() {
-                return Ok(preset);
-            }
-            preset.with_toml(&path.display().to_string(), &io::read_text(&path)?)
-        };
-        presets.into_iter().map(tuned).collect()
-    }
-
     /// The weights' files, in order.
     pub fn shards(&self) -> Result<Vec<PathBuf>, Failure> {
         let whole = self.folder.join("model.safetensors");
@@ -169,8 +160,11 @@ impl Source {
         let mut done = 0;
         let generation_config = self.folder.join("generation_config.json");
         let generation_config = generation_config.is_file().then(|| io::read_bytes(&generation_config)).transpose()?;
-        let description =
-            Description { generation_config: generation_config.as_deref(), ..Description::new(&config, &tokenizer) };
+        let description = Description {
+            generation_config: generation_config.as_deref(),
+            ignore: &self.ignore,
+            ..Description::new(&config, &tokenizer)
+        };
         let mut loader = Loader::new(&description, device)?;
         for (path, map) in &shards {
             watch(Progress::Fetching { file: path.display().to_string(), done, total: Some(total) });
@@ -180,7 +174,9 @@ impl Source {
         }
         watch(Progress::Preparing);
         let mut loaded = loader.finish(&self.id)?;
-        loaded.editors = self.editors(loaded.editors)?;
+        if let Some(folder) = &self.hparams {
+            loaded.settings = hparams::apply(folder, &self.id, self.entry.is_some(), &mut loaded)?;
+        }
         Ok(loaded)
     }
 
@@ -189,7 +185,9 @@ impl Source {
         for layer in 0..session.info().map_or(0, |info| info.layers) {
             let path = self.folder.join(moment_file(layer));
             if path.is_file() {
-                session.add_moment(layer, &path.display().to_string(), &io::map(&path)?)?;
+                for warning in session.add_moment(layer, &path.display().to_string(), &io::map(&path)?)? {
+                    io::warn(&warning);
+                }
             }
         }
         let path = self.folder.join(HYPERNETWORK);
@@ -203,8 +201,6 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use rectify_protocol::ArchitectureKind;
 
     use super::*;
 
@@ -240,44 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn a_model_has_settings_of_its_own_by_its_name() {
-        let folder = folder();
-        let source = Static::open(folder.path()).unwrap().bundled("demo-small").unwrap();
-        let presets = || vec![EditorSpec::published("rome", ArchitectureKind::Gpt2).unwrap()];
-        assert_eq!(source.editors(presets()).unwrap(), presets());
-        let methods = folder.path().join("hparams/rome");
-        fs::create_dir_all(&methods).unwrap();
-        fs::write(methods.join("demo-small.toml"), "layers = [2]").unwrap();
-        assert_eq!(source.editors(presets()).unwrap()[0].layers(), Some([2].as_slice()));
-        fs::write(methods.join("demo-small.toml"), "layer = 2").unwrap();
-        check_refused(source.editors(presets()), &["demo-small.toml", "did you mean \"layers\"?"]);
-    }
-
-    #[test]
-    fn every_file_of_hyper_parameters_is_in_order_and_says_where_each_value_is_from() {
-        let hparams = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/hparams");
-        let mut n = 0;
-        for method in EditorSpec::METHODS {
-            let Ok(files) = fs::read_dir(hparams.join(method)) else { continue };
-            for file in files {
-                let path = file.unwrap().path();
-                let name = path.display().to_string();
-                let family = if name.contains("llama") { ArchitectureKind::Llama } else { ArchitectureKind::Gpt2 };
-                let text = io::read_text(&path).unwrap();
-                EditorSpec::published(method, family).unwrap().with_toml(&name, &text).unwrap();
-                for line in text.lines().filter(|line| line.contains('=') && !line.starts_with('#')) {
-                    assert!(line.contains(" # "), "{name}: {line:?} does not say where it is from");
-                }
-                n += 1;
-            }
-        }
-        assert!(n >= 20, "{n}");
-    }
-
-    #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = folder();
-        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None };
+        let source =
+            Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None, ignore: Vec::new() };
         check_refused(source.shards(), &["holds neither model.safetensors nor model.safetensors.index.json"]);
         fs::write(folder.path().join("model.safetensors"), "").unwrap();
         assert_eq!(source.shards().unwrap(), [folder.path().join("model.safetensors")]);
@@ -286,7 +248,8 @@ mod tests {
     #[test]
     fn a_missing_shard_is_named_with_its_index() {
         let folder = folder();
-        let source = Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None };
+        let source =
+            Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None, ignore: Vec::new() };
         let index = |shard: &str| {
             let text = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
             fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();

@@ -15,6 +15,9 @@ pub struct EvalReport {
     pub model_hash: String,
     /// The file of edits that were applied.
     pub edits: Option<String>,
+    /// Keys of `config.json` and tensors of the model that were left out of account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
     /// Each task.
     pub tasks: Vec<TaskReport>,
 }

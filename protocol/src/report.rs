@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{EditSpec, EditorSpec};
@@ -23,6 +25,12 @@ pub struct ModelInfo {
     pub context: usize,
     /// Each method's settings for this model, its layers filled in.
     pub editors: Vec<EditorSpec>,
+    /// The file that a method's settings were read from; where there is none, a rule for the family made them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Keys of `config.json` and tensors that were left out of account, because someone said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
     /// What computes: `flex` (CPU), `webgpu`, `vulkan`, `cuda`.
     pub device: String,
 }

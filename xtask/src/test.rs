@@ -116,7 +116,7 @@ fn native(tally: &mut Tally) -> Result<()> {
             test.env("RECTIFY_SENTENCE_PIECES", file);
         }
         Err(error) => {
-            say(format!("SKIPPED, for it could not be fetched: targets on a SentencePiece vocabulary: {error:#}"))
+            say(format!("SKIPPED, for it could not be fetched: targets on a SentencePiece vocabulary: {error:#}"));
         }
     }
     tally.count(&mut test)

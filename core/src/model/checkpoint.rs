@@ -1,6 +1,6 @@
 //! Safetensors bytes to tensors: names, shapes, types and finiteness are checked before anything is used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -134,7 +134,7 @@ impl Loader {
         };
         let (editors, tokenizer, ends) = (presets(&model), self.tokenizer, self.ends);
         let ignored = self.ignore.into_iter().map(|(name, _)| name).collect();
-        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, ignored, hash, editors })
+        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, ignored, hash, editors, settings: BTreeMap::new() })
     }
 }
 

@@ -86,9 +86,12 @@ const HARMLESS: &[&str] = &[
     "use_cache",
 ];
 
+/// Whether a value is the one that changes nothing.
+type Test = fn(&Value) -> bool;
+
 /// Keys that change numbers, or what is loaded, in a way that no architecture here computes, with the one value at
 /// which they do not.
-const OFF: &[(&str, fn(&Value) -> bool, &str)] = &[
+const OFF: &[(&str, Test, &str)] = &[
     ("add_cross_attention", is_false, "false"),
     ("is_encoder_decoder", is_false, "false"),
     ("pruned_heads", is_empty, "{}"),

@@ -3,7 +3,7 @@
 //! A [`Model`] is a handful of counted tensor handles. Cloning one copies nothing; [`Model::apply`] returns another
 //! that shares every weight but those it changes. Begin reading at [`Model::run`] and [`Frame`].
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use rectify_protocol::{ArchitectureKind, EditorSpec};
@@ -62,6 +62,8 @@ pub struct LoadedModel {
     pub hash: String,
     /// Each method's settings for it, layers filled in; [`presets`] unless an edge knows better.
     pub editors: Vec<EditorSpec>,
+    /// The file that a method's settings were read from, for those that an edge knew better.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A model's sizes.

@@ -1,5 +1,5 @@
 use leptos::{prelude::*, task::spawn_local};
-use rectify_protocol::Guards;
+use rectify_protocol::{Guards, Method};
 
 use super::{
     fields::{Segment, Segments, ShareField, TextField},
@@ -45,13 +45,14 @@ pub fn EditForm(
 #[component]
 fn MethodChoice(desk: Desk) -> impl IntoView {
     let chosen = desk.settings.method;
-    let options = methods::METHODS.map(|method| {
+    let options = Method::ALL.iter().map(|method| {
         view! {
             <option value=method.name prop:selected=move || chosen.get() == method.name>
                 {method.label} ": " {method.gist}
             </option>
         }
     });
+    let options = options.collect_view();
     view! {
         <div class="field">
             <label for=ids::METHOD>"Method"</label>

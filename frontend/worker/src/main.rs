@@ -14,11 +14,10 @@ use std::cell::Cell;
 use burn::tensor::Device;
 use rectify_core::{
     Session,
-    model::{Description, Loader},
+    model::{Description, LoadedModel, Loader},
 };
 use rectify_protocol::{
-    CatalogFile, CatalogModel, Command, EditorSpec, Event, Failure, FileRole, Kind, ModelSource, Progress, Reply,
-    Request,
+    CatalogFile, CatalogModel, Command, Event, Failure, FileRole, Kind, ModelSource, Progress, Reply, Request,
 };
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent, UrlSearchParams};
@@ -127,7 +126,7 @@ impl Server {
             }
         }
         let mut loaded = loader.finish(id)?;
-        loaded.editors = self.editors(&model, loaded.editors).await?;
+        self.tune(&model, &mut loaded).await?;
         // A session of its own, so that the one there was is still whole if a companion is not what it should be.
         let mut session = Session::new(device, device::NAME, seconds);
         let info = session.open(loaded);
@@ -146,19 +145,17 @@ impl Server {
         Ok(Event::Loaded(info))
     }
 
-    /// Each method's settings for a model: what its files beside the catalog say, on top of `presets`.
-    async fn editors(&self, model: &CatalogModel, presets: Vec<EditorSpec>) -> Result<Vec<EditorSpec>, Failure> {
-        let mut editors = Vec::with_capacity(presets.len());
-        for preset in presets {
-            editors.push(match model.hparams.iter().any(|method| method == preset.method()) {
-                true => {
-                    let (file, text) = self.store.settings(preset.method(), &model.id).await?;
-                    preset.with_toml(&file, &text)?
-                }
-                false => preset,
-            });
+    /// Changes a model's presets to what the files beside the catalog say.
+    async fn tune(&self, model: &CatalogModel, loaded: &mut LoadedModel) -> Result<(), Failure> {
+        for editor in &mut loaded.editors {
+            let method = editor.method();
+            if model.hparams.iter().any(|known| known == method) {
+                let (file, text) = self.store.settings(method, &model.id).await?;
+                *editor = editor.clone().with_toml(&file, &text)?;
+                loaded.settings.insert(method.to_owned(), file);
+            }
         }
-        Ok(editors)
+        Ok(())
     }
 
     async fn small_file(&self, model: &CatalogModel, name: &str) -> Result<Vec<u8>, Failure> {

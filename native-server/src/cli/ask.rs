@@ -9,7 +9,7 @@ use std::{
 use rectify_protocol::{Answer, Command, Event, Failure, ModelInfo};
 use serde::Serialize;
 
-use super::{Desk, unexpected};
+use super::{Desk, Place, unexpected};
 use crate::{device::DeviceKind, io};
 
 #[derive(Debug, clap::Args)]
@@ -47,9 +47,9 @@ struct Document<'a> {
     answer: Answer,
 }
 
-pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let delta = args.edits.as_deref().map(read_delta).transpose()?;
-    let mut desk = Desk::open(&args.model, statics, args.device)?;
+    let mut desk = Desk::open(&args.model, place, args.device)?;
     if let Some((path, bytes)) = &delta {
         desk.session.apply_delta(&path.display().to_string(), bytes)?;
     }

@@ -14,7 +14,7 @@ use rectify_protocol::{
 };
 
 use super::{
-    Desk,
+    Desk, Place,
     settings::{Covariance, Settings, index},
     unexpected,
 };
@@ -61,7 +61,7 @@ fn mode(text: &str) -> Result<EditMode, String> {
     text.parse().map_err(|()| unknown("mode", text, EditMode::NAMES))
 }
 
-pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the input is said before a model is read.
     args.settings.check()?;
     let text = io::read_text(&args.facts)?;
@@ -73,13 +73,14 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
         Job { skip_bad: args.skip_bad, folder, operations: Vec::new(), failed: Vec::new(), carried: Vec::new() };
     bad.into_iter().try_for_each(|(record, failure)| job.fail(record, failure))?;
 
-    let mut desk = Desk::open(&args.model, statics, args.device)?;
+    let mut desk = Desk::open(&args.model, place, args.device)?;
     let spec = args.settings.spec(&desk.info().editors)?;
     add_moments(&mut desk, args.settings.covariance(), &spec.editor)?;
     if let Some(path) = &args.settings.hypernetwork {
         desk.session.add_hypernetwork(&path.display().to_string(), &io::map(path)?)?;
     }
     desk.session.reads(&spec.editor)?;
+    desk.say_settings(spec.editor.method());
     let edited = match args.mode {
         EditMode::Single => job.single(&mut desk, &spec, &facts),
         EditMode::Sequential => job.sequential(&mut desk, &spec, &facts),

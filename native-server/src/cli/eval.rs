@@ -1,15 +1,11 @@
 //! `rectify eval`.
 
-use std::{
-    fmt::Write as _,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, io::Write, path::PathBuf};
 
 use rectify_core::task::Question;
 use rectify_protocol::{EvalReport, Failure, TaskReport, TaskScores};
 
-use super::{Desk, ask::read_delta};
+use super::{Desk, Place, ask::read_delta};
 use crate::{device::DeviceKind, io, tasks};
 
 #[derive(Debug, clap::Args)]
@@ -37,13 +33,13 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the files is said before a model is read.
     let loaded = tasks::named(&args.tasks)?;
     let loaded = loaded.into_iter().map(|task| tasks::load(task, &args.data, args.limit));
     let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
     let delta = args.edits.as_deref().map(read_delta).transpose()?;
-    let mut desk = Desk::open(&args.model, statics, args.device)?;
+    let mut desk = Desk::open(&args.model, place, args.device)?;
     if let Some((path, bytes)) = &delta {
         desk.session.apply_delta(&path.display().to_string(), bytes)?;
     }
@@ -72,6 +68,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
         model: args.model.clone(),
         model_hash: desk.info().hash,
         edits: args.edits.as_ref().map(|path| path.display().to_string()),
+        ignored: desk.info().ignored,
         tasks: reports,
     };
     drop(desk);

@@ -17,7 +17,7 @@ use rectify_core::{
 use rectify_protocol::{Fact, Failure, MendTraining, OuterPrompt, unknown};
 use sha2::{Digest, Sha256};
 
-use super::Desk;
+use super::{Desk, Place};
 use crate::{device::DeviceKind, facts::EditSet, io};
 
 #[derive(Debug, clap::Subcommand)]
@@ -118,14 +118,14 @@ impl Settings {
 /// How often a training is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-pub(super) fn run(command: &Subcommands, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let Subcommands::Train(args) = command;
     // Whatever is wrong with the input is said before a model is read.
     args.settings.on(MendTraining::default()).validate()?;
     check_out(&args.out)?;
     let (facts, validation) = (read_facts(&args.facts)?, read_facts(&args.validation)?);
 
-    let desk = Desk::open(&args.model, statics, args.device)?;
+    let desk = Desk::open(&args.model, place, args.device)?;
     let of = desk.session.loaded().expect("a desk opens with a model");
     let settings = args.settings.on(MendTraining::for_width(of.model.shape().d_model));
     let examples = examples(of, &args.facts, &facts, settings.outer)?;

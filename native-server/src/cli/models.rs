@@ -14,9 +14,10 @@ use rectify_protocol::{CatalogFile, CatalogModel, Failure};
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 use serde::Serialize;
 
+use super::Place;
 use crate::{
     io,
-    models::{Source, Static, resolve},
+    models::{Source, Static},
     output::{self, OutDir},
 };
 
@@ -65,14 +66,14 @@ fn precision(text: &str) -> Result<Dtype, String> {
     }
 }
 
-pub(super) fn run(command: &Subcommands, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Subcommands::List { json } => {
-            let statics = Static::find(statics)?;
+            let statics = Static::find(place.static_folder.as_deref())?;
             io::print(out, &if *json { io::to_json(&statics.catalog)? } else { list(&statics) })
         }
         Subcommands::Check { json } => {
-            let statics = Static::find(statics)?;
+            let statics = Static::find(place.static_folder.as_deref())?;
             let mut report = Vec::new();
             for entry in &statics.catalog.models {
                 report.push(Checked { id: &entry.id, problems: problems(&statics.folder, entry)? });
@@ -83,7 +84,7 @@ pub(super) fn run(command: &Subcommands, statics: Option<&Path>, out: &mut dyn W
                 n => Err(io::internal(format!("{n} of {} models are not as models.json says", report.len()))),
             }
         }
-        Subcommands::Convert(args) => convert(&resolve(Static::find(statics), &args.model)?, args.dtype, &args.out),
+        Subcommands::Convert(args) => convert(&place.model(&args.model)?, args.dtype, &args.out),
         Subcommands::Hash { folder } => io::print(out, &io::to_json(&hash(folder)?)?),
     }
 }
@@ -177,7 +178,14 @@ fn convert(source: &Source, dtype: Dtype, out: &Path) -> Result<(), Failure> {
     let config_path = source.folder.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&io::read_bytes(&config_path)?)
         .map_err(|error| Failure::bad_input(format!("{}: {error}", config_path.display())))?;
-    config["torch_dtype"] = if dtype == Dtype::F16 { "float16" } else { "float32" }.into();
+    let fields = config.as_object_mut();
+    let fields = fields.ok_or_else(|| Failure::bad_input(format!("{} is no JSON object", config_path.display())))?;
+    let name = if dtype == Dtype::F16 { "float16" } else { "float32" };
+    // As the file has it: transformers from 5 on writes `dtype`, what came before `torch_dtype`.
+    let keys = ["dtype", "torch_dtype"].map(|key| (key, fields.contains_key(key)));
+    for (key, _) in keys.into_iter().filter(|(key, there)| *there || *key == "torch_dtype" && !keys[0].1) {
+        fields.insert(key.into(), name.into());
+    }
 
     let folder = OutDir::prepare(out, output::Kind::Model)?;
     for shard in &shards {
@@ -277,7 +285,7 @@ mod tests {
         write_shard(&folder.join("model.safetensors"), values);
         fs::write(folder.join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
         fs::write(folder.join("tokenizer.json"), "{}").unwrap();
-        Source { id: "x".into(), folder: folder.to_owned(), entry: None, hparams: None }
+        Source { id: "x".into(), folder: folder.to_owned(), entry: None, hparams: None, ignore: Vec::new() }
     }
 
     #[test]
@@ -285,7 +293,7 @@ mod tests {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (half, full) = (there.path().join("half"), there.path().join("full"));
         convert(&source(here.path(), &[0.5, -2.0, 65504.0]), Dtype::F16, &half).unwrap();
-        let source = Source { id: "y".into(), folder: half.clone(), entry: None, hparams: None };
+        let source = Source { id: "y".into(), folder: half.clone(), entry: None, hparams: None, ignore: Vec::new() };
         convert(&source, Dtype::F32, &full).unwrap();
         assert!(fs::read_to_string(half.join("config.json")).unwrap().contains("float16"));
         let [before, after] = [here.path(), &full].map(|folder| fs::read(folder.join("model.safetensors")).unwrap());

@@ -1,14 +1,10 @@
 //! `rectify serve`.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rectify_protocol::Failure;
 
+use super::Place;
 use crate::{
     device::DeviceKind,
     engine::Engine,
@@ -36,9 +32,9 @@ pub(super) struct Args {
     device: DeviceKind,
 }
 
-pub(super) fn run(args: &Args, statics: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
-    let statics = Arc::new(Static::find(args.data.as_deref().or(statics))?);
+    let statics = Arc::new(Static::find(args.data.as_deref().or(place.static_folder.as_deref()))?);
     let engine = Engine::start(statics.clone(), args.device)?;
     let settings = Settings {
         statics,

@@ -1,7 +1,7 @@
 //! `rectify stats`.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use rectify_core::{
 };
 use rectify_protocol::Failure;
 
-use super::Desk;
+use super::{Desk, Place};
 use crate::{
     device::DeviceKind,
     io,
@@ -49,7 +49,7 @@ const GROUP: usize = 100;
 /// How often what was summed so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn std::io::Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn std::io::Write) -> Result<(), Failure> {
     let text = io::read_text(&args.text)?;
     let documents: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if documents.is_empty() {
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn std::io::Wr
     let name = args.text.file_name().unwrap_or(args.text.as_os_str()).to_string_lossy().into_owned();
     let corpus = Corpus { name, hash: corpus_hash(&documents) };
 
-    let desk = Desk::open(&args.model, statics, args.device)?;
+    let desk = Desk::open(&args.model, place, args.device)?;
     let of = desk.session.loaded().expect("a desk opens with a model");
     let limit = args.tokens.get();
     let mut sums = Sums::open(args.out.join(PARTIAL), of, &layers, &corpus)?;

@@ -10,7 +10,7 @@ use std::{
 use rectify_figures::{Study, table::Table};
 use rectify_protocol::{Cell, Failure, Kind, SweepSpec};
 
-use super::{Desk, edit::add_moments, settings::Covariance};
+use super::{Desk, Place, edit::add_moments, settings::Covariance};
 use crate::{
     device::DeviceKind,
     io,
@@ -44,7 +44,7 @@ pub(super) struct Args {
     device: DeviceKind,
 }
 
-pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let stem = |path: &PathBuf| path.file_stem().map(ToOwned::to_owned);
     for (n, path) in args.specs.iter().enumerate() {
         if args.specs[..n].iter().any(|before| stem(before) == stem(path)) {
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, statics: Option<&Path>, out: &mut dyn Write) -> R
     let grids = args.specs.iter().map(|path| Grid::read(path, args)).collect::<Result<Vec<_>, _>>()?;
     let mut cells = Cells::default();
     for grid in &grids {
-        cells.add(grid.run(args.device, statics, out)?);
+        cells.add(grid.run(args.device, place, out)?);
     }
     if args.report {
         super::report::write(&args.out, None, out)?;
@@ -126,15 +126,18 @@ impl<'a> Grid<'a> {
         Ok(Self { path, text, sweep, template, drawn: args.report })
     }
 
-    fn run(&self, device: DeviceKind, statics: Option<&Path>, out: &mut dyn Write) -> Result<Cells, Failure> {
+    fn run(&self, device: DeviceKind, place: &Place, out: &mut dyn Write) -> Result<Cells, Failure> {
         let Self { path, sweep, .. } = self;
         fs::create_dir_all(&sweep.folder).map_err(|error| io::cannot_write(&sweep.folder, &error))?;
         io::write(&sweep.folder.join("sweep.toml"), self.text.as_bytes())?;
 
         let folder = beside(path, &sweep.spec.model);
         let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
-        let mut desk = Desk::open(&model, statics, device)?;
+        let mut desk = Desk::open(&model, place, device)?;
         let cells = self.cells(&mut desk)?;
+        let mut methods: Vec<&str> = cells.iter().map(|cell| cell.editor.method()).collect();
+        methods.dedup();
+        methods.into_iter().for_each(|method| desk.say_settings(method));
         let (mut found, mut unedited) = (Cells { all: cells.len(), ..Cells::default() }, Unedited::default());
         for (done, cell) in cells.iter().enumerate() {
             desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
@@ -165,7 +168,8 @@ impl<'a> Grid<'a> {
     /// The cells, each with the hashes of what its editor reads beside the model.
     fn cells(&self, desk: &mut Desk) -> Result<Vec<Cell>, Failure> {
         let info = desk.info();
-        let template = Cell { model_hash: info.hash, device: info.device, ..self.template.clone() };
+        let template =
+            Cell { model_hash: info.hash, device: info.device, ignored: info.ignored, ..self.template.clone() };
         let mut cells = self.sweep.cells(&template, &info.editors)?;
         for cell in &mut cells {
             let folder = self.sweep.spec.covariance.as_deref().filter(|name| *name != "identity");

@@ -75,6 +75,7 @@ pub fn read(grid: &Path, spec: SweepSpec, asked: Asked) -> Result<(Sweep, Cell),
         snippets: snippets_file,
         moments: None,
         hypernetwork: None,
+        ignored: vec![],
         skipped: bad.into_iter().map(|(record, _)| record).collect(),
         seed: 0,
     };

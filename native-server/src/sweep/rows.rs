@@ -220,6 +220,7 @@ mod tests {
             snippets: None,
             moments: None,
             hypernetwork: None,
+            ignored: vec![],
             skipped: vec![],
             seed,
         }

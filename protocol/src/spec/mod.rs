@@ -9,7 +9,7 @@ mod value;
 
 pub use editors::{
     AlphaEditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, KeyChoice, KnNeuron, KnSpec, KnVariant,
-    MemitSpec, MendSpec, RomeSpec,
+    MemitSpec, MendSpec, Method, RomeSpec,
 };
 pub use nearest::{nearest, unknown};
 pub use regularizer::Regularizer;
@@ -150,7 +150,7 @@ mod tests {
         let layers = |layers: &'static [usize]| {
             move |editor: &mut EditorSpec| *editor.layers_mut().unwrap() = Some(layers.to_vec())
         };
-        check("rome", layers(&[]), Some("exactly one layer"));
+        check("rome", layers(&[]), Some("at least one"));
         check("rome", layers(&[4, 5]), Some("ROME edits exactly one layer"));
         check("emmet", layers(&[4, 5]), Some("EMMET edits exactly one layer"));
         check("rome", layers(&[4]), None);

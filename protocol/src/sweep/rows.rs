@@ -45,6 +45,9 @@ pub struct Cell {
     /// Records that were left out because they cannot be used, by their numbers in the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<usize>,
+    /// Keys of `config.json` and tensors of the model that were left out of account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
     /// The seed.
     pub seed: u64,
 }
