@@ -11,8 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     Result,
-    edit::contexts::write_on,
-    model::{LoadedModel, Model},
+    model::{LoadedModel, Model, sampling::write_on},
 };
 
 /// Tokens of a text in all, its prompt included, as in ROME's evaluation.

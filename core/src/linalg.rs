@@ -119,6 +119,24 @@ pub(crate) fn svd_of_product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> R
     })
 }
 
+/// The eigenvectors of a symmetric matrix, by ascending eigenvalue.
+#[derive(Clone)]
+pub(crate) struct Eigen {
+    pub values: Vec<f64>,
+    /// `[n, n]`, a column each.
+    pub vectors: Mat<f64>,
+}
+
+impl Eigen {
+    /// Of `c [n, n]`.
+    pub fn of(c: MatRef<'_, f64>) -> Result<Self> {
+        let found = c
+            .self_adjoint_eigen(Side::Lower)
+            .map_err(|_| Error::Singular("the eigenvalues of the second moment could not be found".into()))?;
+        Ok(Self { values: found.S().column_vector().iter().copied().collect(), vectors: found.U().to_owned() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

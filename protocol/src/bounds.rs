@@ -62,3 +62,23 @@ pub fn text(field: &str, text: &str) -> Result<(), Failure> {
     }
     Err(Failure::bad_field(field, format_args!("has {} bytes; there may be {TEXT}", text.len())))
 }
+
+/// Complains about the first setting that is not above zero and finite.
+pub(crate) fn finite_above_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
+    match settings.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+        None => Ok(()),
+        Some((name, value)) => {
+            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number above 0")))
+        }
+    }
+}
+
+/// Complains about the first setting that is below zero or not finite.
+pub(crate) fn at_least_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
+    match settings.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
+        None => Ok(()),
+        Some((name, value)) => {
+            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number, 0 or above")))
+        }
+    }
+}

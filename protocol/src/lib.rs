@@ -17,6 +17,7 @@
 //! Every command gets any number of [`Event::Progress`] and then exactly one last event.
 //! Begin reading at [`Command`] and [`Event`].
 
+mod architecture;
 pub mod bounds;
 mod catalog;
 mod command;
@@ -30,6 +31,7 @@ mod spec;
 mod sweep;
 mod task;
 
+pub use architecture::ArchitectureKind;
 pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole};
 pub use command::{Command, ModelSource, Over, Request, SessionOpened};
 pub use eval::{EvalReport, TaskReport};
@@ -37,8 +39,8 @@ pub use event::{Event, Progress, Reply};
 pub use fact::{Consequence, Fact, Neighbor};
 pub use failure::{Failure, Kind};
 pub use report::{
-    Above, Answer, ArchitectureKind, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo,
-    Percentile, ProbabilityMeans, ProbabilityScores, Probe, Step, WeightChange,
+    Above, Answer, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo, Percentile,
+    ProbabilityMeans, ProbabilityScores, Probe, Step, WeightChange,
 };
 pub use run::{EditMode, FailedRecord, RunCommand, RunReport, Summary};
 pub use spec::{

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EditSpec, EditorSpec};
+use crate::{ArchitectureKind, EditSpec, EditorSpec};
 
 /// What a model is, as far as a page needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,25 +33,6 @@ pub struct ModelInfo {
     pub ignored: Vec<String>,
     /// What computes: `flex` (CPU), `webgpu`, `vulkan`, `cuda`.
     pub device: String,
-}
-
-/// The model families there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ArchitectureKind {
-    /// GPT-2, <https://huggingface.co/docs/transformers/model_doc/gpt2>.
-    Gpt2,
-    /// LLaMA 1, 2 and 3, <https://arxiv.org/abs/2302.13971>.
-    Llama,
-    /// Mistral, <https://arxiv.org/abs/2310.06825>.
-    Mistral,
-    /// Qwen2 and 2.5, <https://arxiv.org/abs/2407.10671>.
-    Qwen2,
-    /// Qwen3, dense, <https://arxiv.org/abs/2505.09388>.
-    Qwen3,
-    /// GPT-J, <https://github.com/kingoflolz/mesh-transformer-jax>.
-    #[serde(rename = "gptj")]
-    GptJ,
 }
 
 /// A token that may come next: the pair `[token, p]` in JSON.

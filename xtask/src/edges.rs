@@ -1,11 +1,12 @@
-//! Which crate may depend on which. Adding a line here is a decision, so it is its own commit.
+//! Which crate may depend on which, and that files of one do not depend on each other in a circle. Adding a line here is
+//! a decision, so it is its own commit.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    Args,
-    shell::{cargo, say},
+    Args, circles,
+    shell::{cargo, root, say},
 };
 
 /// Each of our crates and those of ours that it may depend on.
@@ -20,6 +21,9 @@ const OURS: &[(&str, &[&str])] = &[
     ("rectify-parity", &["rectify-protocol", "rectify-core"]),
     ("xtask", &[]),
 ];
+
+/// Crates whose files can be read one after the other: none depends on one that depends on it.
+const OPEN: &[&str] = &["core/src", "protocol/src", "figures/src"];
 
 /// Others' crates that one of ours must not name, and why.
 const NOT: &[(&str, &[&str], &str)] = &[
@@ -63,6 +67,18 @@ pub fn check() -> Result<()> {
         );
     }
     say("edges: every dependency between crates is one that is allowed");
+    let mut circles = Vec::new();
+    for source in OPEN {
+        circles
+            .extend(circles::of_crate(&root().join(source))?.into_iter().map(|circle| format!("{source}: {circle}")));
+    }
+    if !circles.is_empty() {
+        bail!(
+            "files that depend on each other in a circle; move what they share to a file of its own:\n  {}",
+            circles.join("\n  ")
+        );
+    }
+    say(format!("edges: no circle among the files of {}", list(OPEN)));
     Ok(())
 }
 

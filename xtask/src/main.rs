@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
 mod bench;
+mod circles;
 mod edges;
 mod setup;
 mod shell;
@@ -26,7 +27,7 @@ const COMMANDS: &[Command] = &[
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
     ("webgpu", "[--publish]", "build the worker for WebGPU into dist/", web::webgpu),
     ("setup", "", "find or install what play and test need", setup::setup),
-    ("edges", "", "check which crate depends on which", edges::edges),
+    ("edges", "", "check which crate depends on which, and that files do not in a circle", edges::edges),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     (
         "bench",

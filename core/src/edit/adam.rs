@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use crate::model::generate::index_tensor;
+use crate::model::index_tensor;
 
 /// Decay rates of the two means, and what keeps a division from being one by zero: as in the references.
 const DECAY: (f64, f64) = (0.9, 0.999);

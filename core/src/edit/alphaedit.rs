@@ -1,13 +1,13 @@
 //! AlphaEdit, <https://arxiv.org/abs/2410.02355>: MEMIT's facts, written only in directions that other keys leave free.
 
-use faer::{Mat, MatRef, Side, linalg::solvers::Solve};
+use faer::{Mat, MatRef, linalg::solvers::Solve};
 use rectify_protocol::{AlphaEditSpec, Fact, Progress};
 
 use super::{
-    Input, Plan, filled,
+    Input, Plan,
     memit::{Factors, Problem, below_zeros, spread},
-    moment_of,
     moments::Moment,
+    plan::{filled, moment_of},
 };
 use crate::{Error, Result, linalg::product};
 
@@ -86,24 +86,6 @@ impl Free {
             system[(i, i)] += l2;
         }
         (Solve::solve(&system.partial_piv_lu(), self.project(keys.as_ref())), residual.clone())
-    }
-}
-
-/// The eigenvectors of a symmetric matrix, by ascending eigenvalue.
-#[derive(Clone)]
-pub(super) struct Eigen {
-    pub values: Vec<f64>,
-    /// `[n, n]`, a column each.
-    pub vectors: Mat<f64>,
-}
-
-impl Eigen {
-    /// Of `c [n, n]`.
-    pub fn of(c: MatRef<'_, f64>) -> Result<Self> {
-        let found = c
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|_| Error::Singular("the eigenvalues of the second moment could not be found".into()))?;
-        Ok(Self { values: found.S().column_vector().iter().copied().collect(), vectors: found.U().to_owned() })
     }
 }
 

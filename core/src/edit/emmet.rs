@@ -3,8 +3,9 @@
 use rectify_protocol::{EmmetSpec, Fact, Progress};
 
 use super::{
-    Input, Plan, filled,
+    Input, Plan,
     memit::{Problem, Weights, closed_form, spread},
+    plan::filled,
 };
 use crate::Result;
 

@@ -7,7 +7,7 @@
 use burn::tensor::{Tensor, activation::log_softmax};
 use rectify_protocol::{Fact, FtObjective, FtSpec, Progress, Step};
 
-use super::{Delta, Input, Plan, WeightDelta, adam::Adam, filled, value::averages};
+use super::{Delta, Input, Plan, WeightDelta, adam::Adam, plan::filled, value::averages};
 use crate::{
     Error, Result,
     model::{

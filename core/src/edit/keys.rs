@@ -9,11 +9,7 @@ use rectify_protocol::{EditorSpec, Fact, FactToken};
 use super::{Delta, Input, LayerKeys, value::FactRows};
 use crate::{
     Result,
-    model::{
-        At, Cache, Capture, Frame, Model, NoTap, Site,
-        generate::{index_tensor, states_at},
-        padded,
-    },
+    model::{At, Cache, Capture, Frame, Model, NoTap, Site, generate::states_at, index_tensor, padded},
 };
 
 /// Tokens that go through a layer at once.

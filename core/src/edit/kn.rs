@@ -12,7 +12,7 @@ use rectify_protocol::{ArchitectureKind, Fact, KnNeuron, KnSpec, KnVariant, Prog
 use super::{Delta, Input, Plan, WeightDelta};
 use crate::{
     Error, Result,
-    model::{At, Cache, Capture, Frame, Matrix, Model, NoTap, Site, Tap, WeightSite, generate::index_tensor},
+    model::{At, Cache, Capture, Frame, Matrix, Model, NoTap, Site, Tap, WeightSite, index_tensor},
     read::read,
     tokenizer::Followed,
 };

@@ -8,9 +8,10 @@ use faer::Mat;
 use rectify_protocol::{Fact, MemitSpec, Progress, ValueSpec};
 
 use super::{
-    Delta, Input, LayerKeys, Plan, WeightDelta, filled,
+    Delta, Input, LayerKeys, Plan, WeightDelta,
     keys::{Walk, rows},
-    moment_of, moments,
+    moments,
+    plan::{filled, moment_of},
     value::{steps, targets_of_states},
 };
 use crate::{

@@ -10,7 +10,6 @@ mod adam;
 pub mod alphaedit;
 mod change;
 pub mod contexts;
-mod delta;
 pub mod emmet;
 pub mod ft;
 pub mod keys;
@@ -18,66 +17,27 @@ pub mod kn;
 pub mod memit;
 pub mod mend;
 pub mod moments;
+mod plan;
 mod prune;
 mod rank;
 mod regularize;
 pub mod rome;
 pub mod value;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
 pub use change::weight_change;
-pub use delta::{Delta, WeightDelta};
 pub use keys::history_keys;
+pub(crate) use plan::moment_of;
+pub use plan::{Input, LayerKeys, Plan};
 pub use prune::prune;
 pub use rank::{low_rank, pca};
-use rectify_protocol::{EditorSpec, Fact, Progress, Step, bounds};
+use rectify_protocol::{EditorSpec, Fact, Progress, bounds};
 pub(crate) use regularize::seed_of_matrix;
 pub use regularize::{n_kept, random, rect, regularize};
 
-use crate::{Error, Result, model::Model, tokenizer::Tokenizer};
-
-/// Everything an edit is made from.
-pub struct Input<'a> {
-    /// The model as it is now.
-    pub model: &'a Model,
-    /// Its vocabulary.
-    pub tokenizer: &'a Tokenizer,
-    /// Context templates, the bare prompt first.
-    pub templates: &'a [String],
-    /// Second moments of keys on the unedited model, by layer.
-    pub moments: &'a BTreeMap<usize, Arc<moments::Moment>>,
-    /// Keys that earlier edits wrote, oldest first.
-    pub history: &'a [LayerKeys],
-    /// What MEND learnt.
-    pub hypernetwork: Option<&'a mend::Hypernetwork>,
-}
-
-/// Keys that an edit wrote in one layer.
-#[derive(Clone)]
-pub struct LayerKeys {
-    /// The layer.
-    pub layer: usize,
-    /// `[facts, d_mlp]`
-    pub keys: Tensor<2>,
-}
-
-/// What an editor would change.
-pub struct Plan {
-    /// The changes, each matrix once.
-    pub deltas: Vec<WeightDelta>,
-    /// What each evaluation of a loss found, fact by fact.
-    pub trace: Vec<Step>,
-    /// What a reader of the report should know.
-    pub notes: Vec<String>,
-}
-
-impl Plan {
-    fn new(deltas: Vec<WeightDelta>, trace: Vec<Step>) -> Self {
-        Self { deltas, trace, notes: Vec::new() }
-    }
-}
+pub use crate::model::{Delta, WeightDelta};
+use crate::{Error, Result};
 
 /// The changes that `editor` would make for `facts`. Its layers must be filled in.
 ///
@@ -129,23 +89,4 @@ pub(crate) fn check_facts(facts: &[Fact], editor: &EditorSpec) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// One layer's second moment.
-///
-/// # Errors
-///
-/// When there is none.
-pub(crate) fn moment_of(moments: &BTreeMap<usize, Arc<moments::Moment>>, layer: usize) -> Result<&moments::Moment> {
-    moments.get(&layer).map(Arc::as_ref).ok_or_else(|| {
-        Error::Missing(format!(
-            "there are no statistics of layer {layer}'s keys: make them with `rectify stats`, or name \"identity\" for \
-             a rough substitute"
-        ))
-    })
-}
-
-/// The layers of a spec, which [`plan`]'s caller has filled in.
-fn filled(layers: Option<&Vec<usize>>) -> &[usize] {
-    layers.expect("the session fills in which layers to edit")
 }

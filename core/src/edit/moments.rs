@@ -10,10 +10,9 @@ use faer::MatRef;
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
-use super::alphaedit::Eigen;
 use crate::{
     Error, Result,
-    linalg::{Cholesky, host, tensor},
+    linalg::{Cholesky, Eigen, host, tensor},
     model::{At, Cache, Capture, Frame, LoadedModel, Site, generate::states_at, hex, metadata, open, padded},
     read::read,
 };

@@ -6,7 +6,8 @@ use burn::tensor::Tensor;
 use rectify_protocol::{Fact, KeyChoice, Progress, RomeSpec};
 
 use super::{
-    Delta, Input, Plan, WeightDelta, filled, moment_of,
+    Delta, Input, Plan, WeightDelta,
+    plan::{filled, moment_of},
     value::{FactRows, Prepared, steps},
 };
 use crate::{

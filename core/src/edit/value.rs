@@ -13,8 +13,8 @@ use crate::{
     Error, Result,
     model::{
         At, Cache, Capture, Frame, Model, NoTap, Site,
-        generate::{index_tensor, picked, states_at},
-        padded,
+        generate::{picked, states_at},
+        index_tensor, padded,
     },
     read::read,
     tokenizer::Tokenizer,

@@ -1,22 +1,15 @@
-//! What an architecture is to the rest of the program, and the table of those there are.
+//! What an architecture is to the rest of the program.
 //!
 //! To add one: a file beside `gpt2.rs` with a [`Family`] and a type that is an [`Architecture`], and a line in
-//! [`FAMILIES`].
+//! [`super::families`].
 
 use std::{ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 use rectify_protocol::ArchitectureKind;
 
-use super::{
-    At, Cache, Frame, Matrix, Shape, Tap, WeightSite, checkpoint::Tensors, config::Config, embedding::Embedding, gpt2,
-    gptj, llama, mistral, qwen2, qwen3,
-};
+use super::{At, Cache, Frame, Matrix, Shape, Tap, WeightSite, config::Config, embedding::Embedding, tensors::Tensors};
 use crate::Result;
-
-/// Every family whose checkpoints are read.
-pub(super) const FAMILIES: &[Family] =
-    &[gpt2::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY, gptj::FAMILY];
 
 /// Checkpoints that say the same `model_type`.
 pub(super) struct Family {

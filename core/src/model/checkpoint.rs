@@ -1,19 +1,41 @@
-//! Safetensors bytes to tensors: names, shapes, types and finiteness are checked before anything is used.
+//! A checkpoint's files to a model with what belongs to it.
 
 use std::collections::{BTreeMap, HashMap};
 
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use burn::tensor::Device;
+use rectify_protocol::EditorSpec;
 use sha2::{Digest, Sha256};
 
 use super::{
-    LoadedModel, Model,
-    architecture::{Build, FAMILIES, Family},
+    Model,
+    architecture::{Build, Family},
     config::{CONFIG, Config, end_tokens},
-    embedding::{Embedding, rows_per_shard},
+    families::FAMILIES,
     presets::presets,
+    tensors::{Tensors, hex, open},
 };
 use crate::{Error, Result, tokenizer::Tokenizer};
+
+/// A model with what belongs to it.
+#[derive(Clone)]
+pub struct LoadedModel {
+    /// The id or folder it was loaded by.
+    pub id: String,
+    /// The weights.
+    pub model: Model,
+    /// Its vocabulary.
+    pub tokenizer: Tokenizer,
+    /// The tokens that end a text.
+    pub ends: Vec<u32>,
+    /// Keys of `config.json` and tensors that were left out of account, because someone said so.
+    pub ignored: Vec<String>,
+    /// SHA-256 of the weights' file, or of its shards' hashes in order; hexadecimal.
+    pub hash: String,
+    /// Each method's settings for it, layers filled in; [`presets`] unless an edge knows better.
+    pub editors: Vec<EditorSpec>,
+    /// The file that a method's settings were read from, for those that an edge knew better.
+    pub settings: BTreeMap<String, String>,
+}
 
 /// The small files of a checkpoint.
 #[derive(Clone, Copy)]
@@ -70,7 +92,7 @@ impl Loader {
             build,
             ends,
             tokenizer: Tokenizer::from_json(files.tokenizer)?,
-            tensors: Tensors { device: device.clone(), is_embedding: family.is_embedding, by_name: HashMap::new() },
+            tensors: Tensors::new(device, family.is_embedding),
             hashes: Vec::new(),
             ignore,
         })
@@ -136,180 +158,4 @@ impl Loader {
         let ignored = self.ignore.into_iter().map(|(name, _)| name).collect();
         Ok(LoadedModel { id: id.into(), model, tokenizer, ends, ignored, hash, editors, settings: BTreeMap::new() })
     }
-}
-
-/// A hash in hexadecimal.
-pub(crate) fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Opens a safetensors file, saying in plain words what is wrong with one that is none.
-pub(crate) fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    let refuse = |problem: String| Err(Error::bad_file(file, problem));
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") || bytes.starts_with(b"\x93NUMPY") {
-        return refuse("is a pickle, zip or numpy file; only safetensors is read".into());
-    }
-    if bytes.starts_with(b"<") {
-        return refuse("is a web page, not a safetensors file; the download went wrong".into());
-    }
-    SafeTensors::deserialize(bytes)
-        .or_else(|error| refuse(format!("is not a whole safetensors file of {} bytes: {error}", bytes.len())))
-}
-
-/// What a safetensors file says about itself beside its tensors; nothing where it says nothing.
-pub(crate) fn metadata(bytes: &[u8]) -> HashMap<String, String> {
-    SafeTensors::read_metadata(bytes).ok().and_then(|(_, metadata)| metadata.metadata().clone()).unwrap_or_default()
-}
-
-/// The numbers of a stored tensor as f32.
-///
-/// # Errors
-///
-/// When the type is not a float or a number is not finite: it is named with its position.
-pub(crate) fn floats(file: &str, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>> {
-    let bytes = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-        other => {
-            return Err(Error::bad_file(file, format!("tensor {name:?} is {other:?}; F32, F16 and BF16 are read")));
-        }
-    };
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(values),
-        Some(i) => Err(Error::bad_file(file, format!("tensor {name:?} holds {} at element {i}", values[i]))),
-    }
-}
-
-/// The tensors of a checkpoint by name, on the device.
-pub(super) struct Tensors {
-    device: Device,
-    is_embedding: fn(&str) -> bool,
-    by_name: HashMap<String, Stored>,
-}
-
-enum Stored {
-    Vector(Tensor<1>),
-    Matrix(Tensor<2>),
-    /// An embedding, and the hash of its bytes. Embeddings are large and only ever read by rows, so they alone are split.
-    Rows(Vec<Tensor<2>>, [u8; 32]),
-    /// Of a shape that no weight has.
-    Other(Vec<usize>),
-}
-
-impl Tensors {
-    fn add(&mut self, file: &str, name: &str, view: &TensorView<'_>) -> Result<()> {
-        let stored = match *view.shape() {
-            [n] => Stored::Vector(Tensor::from_data(TensorData::new(floats(file, name, view)?, [n]), &self.device)),
-            [rows, columns] if rows > 0 && columns > 0 && (self.is_embedding)(name) => {
-                let values = floats(file, name, view)?;
-                let shards = values.chunks(rows_per_shard(columns) * columns);
-                let shards = shards.map(|shard| {
-                    let data = TensorData::new(shard.to_vec(), [shard.len() / columns, columns]);
-                    Tensor::from_data(data, &self.device)
-                });
-                Stored::Rows(shards.collect(), Sha256::digest(view.data()).into())
-            }
-            [rows, columns] => {
-                let data = TensorData::new(floats(file, name, view)?, [rows, columns]);
-                Stored::Matrix(Tensor::from_data(data, &self.device))
-            }
-            _ => Stored::Other(view.shape().to_vec()),
-        };
-        match self.by_name.insert(name.into(), stored) {
-            None => Ok(()),
-            Some(_) => Err(Error::bad_file(file, format!("tensor {name:?} came before, in another file"))),
-        }
-    }
-
-    /// Whether there is a tensor of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
-    /// The vector of this name and length.
-    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>> {
-        match self.take(name)? {
-            Stored::Vector(vector) if vector.dims() == [len] => Ok(vector),
-            other => Err(wrong_shape(name, &other, &[len])),
-        }
-    }
-
-    /// The matrix of this name and shape, as it is stored.
-    pub(super) fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
-        match self.take(name)? {
-            Stored::Matrix(matrix) if matrix.dims() == shape => Ok(matrix),
-            other => Err(wrong_shape(name, &other, &shape)),
-        }
-    }
-
-    /// A token embedding and the output head, which is the embedding again where they are tied.
-    ///
-    /// # Errors
-    ///
-    /// Also when they are tied and the checkpoint stores a head that is not the embedding.
-    pub(super) fn embedding_and_head(
-        &mut self,
-        embedding: &str,
-        head: &str,
-        shape: [usize; 2],
-        tied: bool,
-    ) -> Result<(Embedding, Embedding)> {
-        let (tokens, hash) = self.embedding(embedding, shape)?;
-        if tied && !self.has(head) {
-            return Ok((tokens.clone(), tokens));
-        }
-        let (own, hash_of_head) = self.embedding(head, shape)?;
-        if !tied {
-            return Ok((tokens, own));
-        }
-        if hash != hash_of_head {
-            let problem = format!("tie_word_embeddings is true, but the tensors {embedding:?} and {head:?} differ");
-            return Err(Error::bad_file(CONFIG, problem));
-        }
-        Ok((tokens.clone(), tokens))
-    }
-
-    fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<(Embedding, [u8; 32])> {
-        match self.take(name)? {
-            Stored::Rows(shards, hash) if dims_of_rows(&shards) == shape => Ok((Embedding::new(shards), hash)),
-            other => Err(wrong_shape(name, &other, &shape)),
-        }
-    }
-
-    /// Complains about tensors that nobody took: a bias, a norm or a head that would be left out.
-    fn finish(&self) -> Result<()> {
-        const NAMED: usize = 3;
-        let mut left: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
-        left.sort_unstable();
-        if left.is_empty() {
-            return Ok(());
-        }
-        let more = left.len().saturating_sub(NAMED);
-        let named: Vec<String> = left.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Err(Error::bad_file(
-            "the checkpoint",
-            format!("holds {}{more}, which this architecture does not compute with", named.join(", ")),
-        ))
-    }
-
-    fn take(&mut self, name: &str) -> Result<Stored> {
-        self.by_name.remove(name).ok_or_else(|| Error::bad_file("the checkpoint", format!("has no tensor {name:?}")))
-    }
-}
-
-fn dims_of_rows(shards: &[Tensor<2>]) -> [usize; 2] {
-    [shards.iter().map(|shard| shard.dims()[0]).sum(), shards[0].dims()[1]]
-}
-
-fn wrong_shape(name: &str, found: &Stored, expected: &[usize]) -> Error {
-    let found = match found {
-        Stored::Vector(vector) => vector.dims().to_vec(),
-        Stored::Matrix(matrix) => matrix.dims().to_vec(),
-        Stored::Rows(shards, _) => dims_of_rows(shards).to_vec(),
-        Stored::Other(shape) => shape.clone(),
-    };
-    Error::bad_file("the checkpoint", format!("tensor {name:?} is {found:?}; {CONFIG} makes it {expected:?}"))
 }

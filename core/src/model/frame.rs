@@ -48,7 +48,7 @@ impl Cache {
 
     /// Only some of the rows.
     pub fn only(&self, rows: &[usize]) -> Self {
-        let of = |tensor: &Tensor<4>| tensor.clone().select(0, super::generate::index_tensor(rows, tensor));
+        let of = |tensor: &Tensor<4>| tensor.clone().select(0, super::rows::index_tensor(rows, tensor));
         let layers = self
             .layers
             .iter()

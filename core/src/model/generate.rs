@@ -1,9 +1,12 @@
 //! The questions one can put to a model: what comes next, and how likely is this.
 
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Tensor, activation::log_softmax};
 use rectify_protocol::Candidate;
 
-use super::{Cache, Frame, Model, NoTap, Trunk, batches};
+use super::{
+    Cache, Frame, Model, NoTap, Trunk,
+    rows::{batches, index_tensor},
+};
 use crate::{
     Error, Result,
     read::{read, read_ids},
@@ -49,12 +52,6 @@ pub(crate) fn last_states(hidden: Tensor<3>, frame: &Frame, rows: &[&[u32]]) -> 
 pub(crate) fn states_at(hidden: Tensor<3>, at: &[usize]) -> Tensor<2> {
     let index = index_tensor(at, &hidden);
     hidden.flatten::<2>(0, 1).select(0, index)
-}
-
-/// Indices as a tensor beside `on`.
-pub(crate) fn index_tensor<const D: usize>(at: &[usize], on: &Tensor<D>) -> Tensor<1, Int> {
-    let values: Vec<i32> = at.iter().map(|i| i32::try_from(*i).expect("an index is small")).collect();
-    Tensor::from_data(TensorData::new(values, [at.len()]), &on.device().without_autodiff())
 }
 
 /// Of each row of `log_p [n, vocab]` the entry of one token: `[n, 1]`.

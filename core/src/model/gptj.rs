@@ -11,12 +11,12 @@ use rectify_protocol::ArchitectureKind;
 use super::{
     At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
     architecture::{Architecture, Build, Family, MlpMatrix, no_gate},
-    checkpoint::Tensors,
     config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     frame::{KeysValues, attend, heads},
     parts::{GELU_TANH, LayerNorm, Linear, gelu_tanh},
     rope::{Pairs, Rope, Rotation},
+    tensors::Tensors,
 };
 use crate::Result;
 

@@ -9,12 +9,12 @@ use rectify_protocol::ArchitectureKind;
 use super::{
     At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
     architecture::{Architecture, Build, Family, MlpMatrix},
-    checkpoint::Tensors,
     config::{Config, HEAD_WIDTH, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     frame::{KeysValues, attend, heads},
     parts::{Linear, RmsNorm},
     rope::{Rope, Rotation},
+    tensors::Tensors,
 };
 use crate::Result;
 

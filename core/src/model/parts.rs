@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation::sigmoid, module::layer_norm};
 
-use super::checkpoint::Tensors;
+use super::tensors::Tensors;
 use crate::Result;
 
 /// `x W + b`, with `W [d_in, d_out]`.

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Cache, Frame, Model, NoTap, frame::KeysValues, padded};
+use super::{Cache, Frame, Model, NoTap, frame::KeysValues, rows::padded};
 
 /// The part of a pass that several variants of a model have in common: the blocks below the first that an edit of any
 /// of them changed.

@@ -3,9 +3,9 @@
 use rectify_protocol::{Continuation, Judgement};
 
 use super::{
-    Question, Questions, Task, is_exactly, only,
+    Question, Questions, Task,
+    question::{is_exactly, only, verdict},
     records::{self, questions},
-    verdict,
 };
 use crate::Result;
 

@@ -2,7 +2,7 @@
 
 use rectify_protocol::{Continuation, Judgement, Tally, Verdict};
 
-use super::{Question, Questions, Task, records, score::shared, tallies};
+use super::{Question, Questions, Task, question::tallies, records, score::shared};
 use crate::{Error, Result};
 
 /// CoNLL 2003, <https://aclanthology.org/W03-0419>; the paper uses the development set, `testa`. Each sentence is asked

@@ -3,10 +3,10 @@
 use rectify_protocol::{Continuation, Judgement, Tally};
 
 use super::{
-    Question, Questions, Task, only,
+    Question, Questions, Task,
+    question::{only, tallies, verdict},
     records::{self, questions},
     score::{contains, exact_match, normalize, token_f1},
-    tallies, verdict,
 };
 use crate::Result;
 

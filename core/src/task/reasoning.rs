@@ -3,10 +3,10 @@
 use rectify_protocol::{Continuation, Judgement};
 
 use super::{
-    Question, Task, only,
+    Question, Task,
+    question::{only, verdict},
     records::{self, Record, questions},
     score::numbers,
-    verdict,
 };
 use crate::Result;
 

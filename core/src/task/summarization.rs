@@ -3,9 +3,10 @@
 use rectify_protocol::{Continuation, Judgement, Tally, Verdict};
 
 use super::{
-    Question, Questions, Task, only,
+    Question, Questions, Task,
+    question::{only, tallies},
     records::{self, questions},
-    rouge, tallies,
+    rouge,
 };
 use crate::Result;
 

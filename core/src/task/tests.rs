@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rectify_protocol::{TaskScores, Verdict};
+use rectify_protocol::{Continuation, Tally, TaskScores, Verdict};
 use serde_json::Value;
 
 use super::*;

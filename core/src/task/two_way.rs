@@ -2,7 +2,10 @@
 
 use rectify_protocol::{Continuation, Judgement, Tally, Verdict};
 
-use super::{Question, is_exactly, only, tallies, verdict};
+use super::{
+    Question,
+    question::{is_exactly, only, tallies, verdict},
+};
 
 /// A prompt to be answered by one of two words.
 pub(super) struct TwoWay {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use training::{MendTraining, OuterPrompt};
 pub use value::{Contexts, ValueSpec};
 
-use crate::Failure;
+use crate::{Failure, bounds::finite_above_zero};
 
 /// One editing operation in full: enough to run it again and get the same weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,24 +79,6 @@ impl Guards {
             ("max_relative_norm", self.max_relative_norm.unwrap_or(1.0)),
             ("max_perplexity_ratio", self.max_perplexity_ratio.unwrap_or(1.0)),
         ])
-    }
-}
-
-fn finite_above_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
-    match settings.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
-        None => Ok(()),
-        Some((name, value)) => {
-            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number above 0")))
-        }
-    }
-}
-
-fn at_least_zero(settings: &[(&str, f64)]) -> Result<(), Failure> {
-    match settings.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
-        None => Ok(()),
-        Some((name, value)) => {
-            Err(Failure::bad_field(name, format_args!("is {value}; it must be a finite number, 0 or above")))
-        }
     }
 }
 

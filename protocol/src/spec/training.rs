@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use super::{at_least_zero, finite_above_zero};
-use crate::{Failure, bounds};
+use crate::{
+    Failure,
+    bounds::{self, at_least_zero, finite_above_zero},
+};
 
 /// How MEND's hypernetwork is trained, <https://arxiv.org/abs/2110.11309>. Named as in the field; the defaults are the
 /// published ones.

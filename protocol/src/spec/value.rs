@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use super::{at_least_zero, finite_above_zero};
-use crate::{Failure, bounds};
+use crate::{
+    Failure,
+    bounds::{self, at_least_zero, finite_above_zero},
+};
 
 /// How the value is found that a fact should have: the loop that ROME, MEMIT, EMMET and AlphaEdit share.
 ///

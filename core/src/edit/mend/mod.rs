@@ -7,6 +7,7 @@
 
 pub mod gradients;
 pub mod network;
+mod parameter;
 pub mod statistics;
 pub mod train;
 
@@ -17,6 +18,7 @@ use rectify_protocol::{Fact, MendSpec};
 
 use self::gradients::{Text, Tokens, fill_labels};
 pub use self::network::{Hypernetwork, Origin};
+pub use self::parameter::Parameter;
 use super::{Input, Plan};
 use crate::{Error, Result};
 

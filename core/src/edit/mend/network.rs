@@ -7,6 +7,7 @@ use rectify_protocol::MendTraining;
 
 use super::{
     super::{Delta, WeightDelta},
+    parameter::Parameter,
     statistics::{Normal, Statistics},
 };
 use crate::model::{LoadedModel, Model, WeightSite};
@@ -41,17 +42,6 @@ pub struct Origin {
     pub data_hash: String,
     /// Steps so far.
     pub steps: usize,
-}
-
-/// A matrix that is edited, and which network transforms its gradients, in which mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// The matrix.
-    pub site: WeightSite,
-    /// Which network.
-    pub net: usize,
-    /// Which scale and shift of that network: the how manyeth matrix of its shape this is.
-    pub mode: usize,
 }
 
 /// The numbers that training changes.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{gradients::Tokens, network::Parameter};
+use super::{gradients::Tokens, parameter::Parameter};
 use crate::{Error, Result};
 
 /// Statistics of one network: of what its matrices read and of the gradients of what they make, over the same tokens.

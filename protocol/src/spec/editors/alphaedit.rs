@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Hyperparameters, several_layers_up};
-use crate::{ArchitectureKind, Failure, ValueSpec, spec::finite_above_zero};
+use super::hyperparameters::{Hyperparameters, several_layers_up};
+use crate::{ArchitectureKind, Failure, ValueSpec, bounds::finite_above_zero};
 
 /// Hyper-parameters of AlphaEdit, <https://arxiv.org/abs/2410.02355>: MEMIT within the directions that keys leave free.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Hyperparameters, RomeSpec, one_layer};
+use super::{
+    hyperparameters::{Hyperparameters, one_layer},
+    rome::RomeSpec,
+};
 use crate::{
     ArchitectureKind, Failure, ValueSpec,
-    spec::{at_least_zero, finite_above_zero},
+    bounds::{at_least_zero, finite_above_zero},
 };
 
 /// Hyper-parameters of EMMET, <https://arxiv.org/abs/2403.14236>: as MEMIT, but the facts are a constraint.

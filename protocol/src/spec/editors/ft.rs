@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::Hyperparameters;
-use crate::{ArchitectureKind, Failure, bounds, spec::finite_above_zero};
+use super::hyperparameters::Hyperparameters;
+use crate::{
+    ArchitectureKind, Failure,
+    bounds::{self, finite_above_zero},
+};
 
 /// Hyper-parameters of fine-tuning one matrix, FT-L and FT-M. The defaults are FT-L's for GPT-2 XL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

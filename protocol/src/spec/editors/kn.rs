@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::Hyperparameters;
-use crate::{ArchitectureKind, Failure, bounds, spec::finite_above_zero};
+use super::hyperparameters::Hyperparameters;
+use crate::{
+    ArchitectureKind, Failure,
+    bounds::{self, finite_above_zero},
+};
 
 /// Hyper-parameters of KN, knowledge neurons, <https://arxiv.org/abs/2104.08696>. The defaults are the published ones
 /// of GPT-2 XL.

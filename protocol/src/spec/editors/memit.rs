@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Hyperparameters, RomeSpec, several_layers_up};
-use crate::{ArchitectureKind, Failure, ValueSpec, spec::finite_above_zero};
+use super::{
+    hyperparameters::{Hyperparameters, several_layers_up},
+    rome::RomeSpec,
+};
+use crate::{ArchitectureKind, Failure, ValueSpec, bounds::finite_above_zero};
 
 /// Hyper-parameters of MEMIT, <https://arxiv.org/abs/2210.07229>. The defaults are the published ones of GPT-2 XL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

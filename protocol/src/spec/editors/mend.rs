@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::Hyperparameters;
-use crate::{ArchitectureKind, Failure, spec::finite_above_zero};
+use super::hyperparameters::Hyperparameters;
+use crate::{ArchitectureKind, Failure, bounds::finite_above_zero};
 
 /// How MEND's hypernetwork is used, <https://arxiv.org/abs/2110.11309>. What it learnt is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Hyperparameters, layers_up, one_layer};
+use super::hyperparameters::{Hyperparameters, layers_up, one_layer};
 use crate::{ArchitectureKind, Failure, ValueSpec};
 
 /// Hyper-parameters of ROME, <https://arxiv.org/abs/2202.05262>. The defaults are the published ones of GPT-2 XL.

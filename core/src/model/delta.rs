@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Tensor};
 
-use crate::model::WeightSite;
+use super::WeightSite;
 
 /// A change of one matrix.
 #[derive(Clone)]
