@@ -91,6 +91,10 @@ impl Files {
     /// The file that defines what `path` names in `module`; `None` where that is another crate's.
     fn place(&self, module: &Module, path: &[String], depth: usize) -> Option<&Module> {
         let first = path.first()?;
+        // `pub(super)` and `&self` name nothing.
+        if path.len() == 1 && matches!(first.as_str(), "crate" | "super" | "self") {
+            return None;
+        }
         let absolute: Module = match first.as_str() {
             "crate" => path[1..].to_vec(),
             "self" => module.iter().chain(&path[1..]).cloned().collect(),
@@ -247,6 +251,7 @@ mod tests {
             ("m::b", "use super::A; pub struct B(A);"),
         ];
         check(&files, &[]);
+        check(&[("", "mod a; fn f() { a::g() }"), ("a", "pub(crate) fn g() {} struct S(pub(super) u8);")], &[]);
         check(&[files[0], files[1], ("m::a", "use crate::m::B; pub struct A(B);"), files[3]], &["m::a, m::b"]);
     }
 
