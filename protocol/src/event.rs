@@ -14,7 +14,6 @@ pub struct Reply {
 /// What a command leads to: any number of `Progress`, then exactly one of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "an event is made, sent and gone; there are never many")]
 pub enum Event {
     /// How far the running command is.
     Progress(Progress),

@@ -209,12 +209,12 @@ fn a_sweep_that_cannot_be_is_named() {
 
 /// The only file of rows of the grid's first editor.
 fn rows_of(folder: &Path, editor: &str) -> std::path::PathBuf {
-    let paths = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut paths = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let is = |path: &std::path::PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy();
         name.starts_with(editor) && name.ends_with(".jsonl")
     };
-    paths.filter(is).next().expect("rows")
+    paths.find(is).expect("rows")
 }
 
 #[test]
