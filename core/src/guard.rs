@@ -1,4 +1,4 @@
-//! What gives an edit up before it changes anything.
+//! What rejects an edit before it changes anything.
 
 use burn::tensor::Tensor;
 use rectify_protocol::{Guards, WeightChange};

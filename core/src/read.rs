@@ -12,7 +12,7 @@ pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> 
     read_data(tensor).await?.try_into_vec::<f32>().map_err(|error| Error::Device(format!("{error:?}")))
 }
 
-/// The same as they lie there, for who only looks at many: `as_slice` copies nothing, and a vector may have to.
+/// The same as they lie there, for anyone who only looks at many: `as_slice` copies nothing, a vector may have to.
 pub(crate) async fn read_data<const D: usize>(tensor: Tensor<D>) -> Result<TensorData> {
     pause().await;
     tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))

@@ -25,7 +25,7 @@ pub struct DataSet {
     pub format: &'static str,
     /// Who reads it.
     pub reader: Reader,
-    /// What else there is, for who cannot fetch it.
+    /// What else there is, for anyone who cannot fetch it.
     pub elsewhere: Option<&'static str>,
 }
 

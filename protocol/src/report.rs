@@ -134,7 +134,7 @@ pub struct ProbabilityMeans {
 }
 
 impl ProbabilityMeans {
-    /// The means; absent of nothing.
+    /// The means; `None` for an empty list.
     pub fn of(scores: &[ProbabilityScores]) -> Option<Self> {
         let over = |score: fn(&ProbabilityScores) -> Option<f64>| mean(scores.iter().filter_map(score));
         let means = ProbabilityScores {
