@@ -20,7 +20,7 @@ pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 
 /// Writes a file whole or not at all, whoever else writes it at the same time.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let part = path.with_added_extension(format!("{}.part", std::process::id()));
+    let part = path.with_added_extension(format!("{}.part", nobody_else_s()?));
     let write = || {
         let mut file = fs::File::create(&part)?;
         std::io::Write::write_all(&mut file, bytes)?;
@@ -32,6 +32,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         let _ = fs::remove_file(&part);
         cannot_write(path, &error)
     })
+}
+
+/// Letters for a temporary name that no other process chooses, on this machine or on another that shares the folder.
+pub fn nobody_else_s() -> Result<String, Failure> {
+    let drawn = getrandom::u64().map_err(|error| internal(format!("the system gives no random numbers: {error}")))?;
+    Ok(format!("{drawn:016x}"))
 }
 
 /// A failure that is nobody's fault but ours or the machine's.

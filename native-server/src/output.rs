@@ -12,7 +12,7 @@ use std::{
 
 use rectify_protocol::Failure;
 
-use crate::io::{cannot_read, cannot_write};
+use crate::io::{cannot_read, cannot_write, nobody_else_s};
 
 /// What a folder of results may hold, which decides what may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl OutDir {
                 true
             }
         };
-        let name = format!("{TEMPORARY}{}", std::process::id());
+        let name = format!("{TEMPORARY}{}", nobody_else_s()?);
         let temporary = match target_exists {
             true => target.join(name),
             false => {

@@ -49,8 +49,14 @@ pub(super) async fn rows(
     tokio::task::spawn_blocking(read).await.map_err(|error| Refusal::from(internal(error.to_string())))?
 }
 
+/// The folders with rows within `root`. A link that leads out of it is none.
 fn folders(root: &Path) -> io::Result<Vec<String>> {
-    let has_rows = |entry: &fs::DirEntry| rows::files(&entry.path()).is_ok_and(|files| !files.is_empty());
+    let inside = root.canonicalize()?;
+    let within = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&inside));
+    let has_rows = |entry: &fs::DirEntry| {
+        let files = rows::files(&entry.path()).unwrap_or_default();
+        !files.is_empty() && files.iter().all(|file| within(file))
+    };
     let entries = fs::read_dir(root)?.filter_map(Result::ok).filter(has_rows);
     Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

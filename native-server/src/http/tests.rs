@@ -164,6 +164,24 @@ async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_that_leads_out_of_the_sweeps_is_not_followed() {
+    let service = service();
+    let (root, elsewhere) = (service._folder.path(), tempfile::tempdir().unwrap());
+    fs::write(elsewhere.path().join("rome.jsonl"), "secret\n").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), root.join("sweeps/two")).unwrap();
+    fs::create_dir(root.join("sweeps/three")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("rome.jsonl"), root.join("sweeps/three/rome.jsonl")).unwrap();
+    check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
+    for name in ["two", "three"] {
+        check(service.ask(get(&format!("/api/sweeps/{name}"))).await, StatusCode::NOT_FOUND, "");
+    }
+    // One that stays within is as good as a folder.
+    std::os::unix::fs::symlink(root.join("sweeps/one"), root.join("sweeps/four")).unwrap();
+    check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["four","one"]"#);
+}
+
 #[tokio::test]
 async fn a_model_file_comes_in_parts_and_with_its_hash() {
     let service = service();
