@@ -35,7 +35,7 @@ fn every_option_is_computed_or_refused_as_the_documents_say() {
         match (what, read(family, key, value)) {
             ("computed" | "changes nothing", found) => found.unwrap_or_else(|error| panic!("{line}\n{error}")),
             ("refused", Err(message)) => {
-                assert!(message.contains(key), "{line}\nis refused without its name: {message}")
+                assert!(message.contains(key), "{line}\nis refused without its name: {message}");
             }
             ("refused", Ok(())) => panic!("{line}\nis read"),
             (other, _) => panic!("{line}: {other:?} is none of the words"),
