@@ -25,7 +25,7 @@ pub async fn open() -> Result<Device, Failure> {
     let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into()).unwrap_or(JsValue::UNDEFINED);
     let gpu = js_sys::Reflect::get(&navigator, &"gpu".into()).unwrap_or(JsValue::UNDEFINED);
     if gpu.is_undefined() {
-        return Err(Failure::new(Kind::Device, "this browser offers no WebGPU to workers".into()));
+        return Err(Failure::new(Kind::Device, "this browser offers no WebGPU to workers"));
     }
     Device::wgpu_options()
         .init_async()
