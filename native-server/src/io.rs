@@ -42,7 +42,7 @@ pub fn nobody_else_s() -> Result<String, Failure> {
 
 /// A failure that is nobody's fault but ours or the machine's.
 pub fn internal(message: impl Into<String>) -> Failure {
-    Failure::new(Kind::Internal, message.into())
+    Failure::new(Kind::Internal, message)
 }
 
 /// The system's words in our style: lower case, no error number.

@@ -19,8 +19,8 @@ pub const TEXT: usize = 1 << 20;
 pub const FACTS: usize = 50_000;
 /// Tokens of a continuation.
 pub const TOKENS: usize = 1 << 20;
-/// Candidates for the next token.
-pub const CANDIDATES: usize = 1_000;
+/// Candidates for the next token: all of the largest vocabulary.
+pub const CANDIDATES: usize = 1 << 20;
 /// Rank of MEND's updates to its gradients; 1,920 is published.
 pub const RANK: usize = 16_384;
 /// Steps of MEND's training, and edits that one of them adds up.
