@@ -60,16 +60,14 @@ impl From<Failure> for Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let kind = match &error {
+        let message = error.to_string();
+        let kind = match error {
+            Error::BadInput(failure) => return failure,
             Error::BadFile { .. } | Error::NoModel | Error::Singular(_) | Error::NotFinite { .. } => Kind::BadInput,
             Error::Missing(_) => Kind::NotFound,
             Error::Harmful(_) => Kind::Harmful,
             Error::Device(_) => Kind::Device,
-            Error::BadInput(_) => {
-                let Error::BadInput(failure) = error else { unreachable!("just matched") };
-                return failure;
-            }
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, message)
     }
 }

@@ -345,28 +345,42 @@ impl Session {
         Ok(())
     }
 
-    /// SHA-256 of what an editor of these settings reads beside the model: the second moments of its layers together,
-    /// and what MEND learnt. `None` where it reads no such thing.
+    /// Whether everything is there that an editor of these settings reads: its layers, their second moments, what MEND
+    /// learnt.
     ///
     /// # Errors
     ///
-    /// When one of them is missing, or the model has no such layer.
-    pub fn reads(&self, editor: &EditorSpec) -> Result<[Option<String>; 2]> {
+    /// When one of them is missing.
+    pub fn check_ready(&self, editor: &EditorSpec) -> Result<()> {
         let opened = self.opened()?;
-        let layers = editor.layers().unwrap_or_default();
-        layers.iter().try_for_each(|layer| opened.loaded.model.check_layer(*layer))?;
-        let mut moments = None;
-        if editor.needs_moments() {
-            let of_layer =
-                |layer: &usize| Ok(format!("{layer}:{}\n", edit::moment_of(&opened.moments, *layer)?.hash()));
-            let of_all = layers.iter().map(of_layer).collect::<Result<String>>()?;
-            moments = Some(hex(&Sha256::digest(of_all).into()));
+        for layer in editor.layers().unwrap_or_default() {
+            opened.loaded.model.check_layer(*layer)?;
+            if editor.needs_moments() {
+                edit::moment_of(&opened.moments, *layer)?;
+            }
         }
-        let learnt = match editor {
-            EditorSpec::Mend(_) => opened.hypernetwork.as_deref().ok_or_else(edit::mend::no_hypernetwork)?.hash(),
-            _ => None,
-        };
-        Ok([moments, learnt.map(str::to_owned)])
+        match (editor, &opened.hypernetwork) {
+            (EditorSpec::Mend(_), None) => Err(edit::mend::no_hypernetwork()),
+            _ => Ok(()),
+        }
+    }
+
+    /// SHA-256 of what an editor of these settings reads beside the model: the second moments of its layers together,
+    /// and what MEND learnt. `None` where it reads no such thing. Hashes every number of the moments the first time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::check_ready`].
+    pub fn reads(&self, editor: &EditorSpec) -> Result<[Option<String>; 2]> {
+        self.check_ready(editor)?;
+        let opened = self.opened()?;
+        let hash = |layer: &usize| Some(format!("{layer}:{}\n", opened.moments.get(layer)?.hash()));
+        let moments = editor.needs_moments().then(|| {
+            let all: String = editor.layers().unwrap_or_default().iter().filter_map(hash).collect();
+            hex(&Sha256::digest(all).into())
+        });
+        let learnt = opened.hypernetwork.as_deref().filter(|_| matches!(editor, EditorSpec::Mend(_)));
+        Ok([moments, learnt.and_then(Hypernetwork::hash).map(str::to_owned)])
     }
 
     /// The second moment of one layer's keys, if there is one.

@@ -1,9 +1,6 @@
 //! Which published settings belong to which model: `hparams/models.toml`, and the files it names.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use rectify_core::model::LoadedModel;
 use rectify_protocol::{ArchitectureKind, Failure};
@@ -43,7 +40,7 @@ impl Known {
     }
 }
 
-/// Changes a model's presets to what is published for it; returns the file of each method that has one.
+/// Changes a model's presets to what is published for it, and notes the file of each method that has one.
 ///
 /// A bundled model has files of its id. Any other has those of the model in `models.toml` whose shape it has, whatever its
 /// folder is called; failing that, files of the folder's name, for settings of one's own.
@@ -51,22 +48,19 @@ impl Known {
 /// # Errors
 ///
 /// When a file cannot be read, or says something that is no setting.
-pub(crate) fn apply(hparams: &Path, name: &str, bundled: bool, loaded: &mut LoadedModel) -> Result<Files, Failure> {
+pub(crate) fn apply(hparams: &Path, name: &str, bundled: bool, loaded: &mut LoadedModel) -> Result<(), Failure> {
     let known = if bundled { Some(name.to_owned()) } else { settings_of(hparams, name, loaded)? };
-    let mut files = Files::new();
-    let Some(known) = known else { return Ok(files) };
+    let Some(known) = known else { return Ok(()) };
     for editor in &mut loaded.editors {
         let path = hparams.join(editor.method()).join(format!("{known}.toml"));
         if path.is_file() {
             *editor = editor.clone().with_toml(&path.display().to_string(), &io::read_text(&path)?)?;
-            files.insert(editor.method().to_owned(), format!("hparams/{}/{known}.toml", editor.method()));
+            let method = editor.method();
+            loaded.settings.insert(method.to_owned(), format!("hparams/{method}/{known}.toml"));
         }
     }
-    Ok(files)
+    Ok(())
 }
-
-/// The file of settings that each method's were read from.
-pub(crate) type Files = BTreeMap<String, String>;
 
 /// The name of the files that hold a model's settings.
 fn settings_of(hparams: &Path, name: &str, loaded: &LoadedModel) -> Result<Option<String>, Failure> {
@@ -80,7 +74,7 @@ fn settings_of(hparams: &Path, name: &str, loaded: &LoadedModel) -> Result<Optio
 }
 
 fn table(hparams: &Path) -> Result<Table, Failure> {
-    let path: PathBuf = hparams.join("models.toml");
+    let path = hparams.join("models.toml");
     if !path.is_file() {
         return Ok(Table::default());
     }
@@ -89,7 +83,7 @@ fn table(hparams: &Path) -> Result<Table, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs};
+    use std::{collections::BTreeSet, fs, path::PathBuf};
 
     use rectify_protocol::EditorSpec;
 
@@ -131,10 +125,10 @@ mod tests {
     /// The layer that ROME edits in a model of this name, and whether a file said so.
     #[track_caller]
     fn check(more: &str, name: &str, bundled: bool, layer: Option<usize>) {
-        let mut loaded = nano();
+        let mut loaded = LoadedModel { settings: Default::default(), ..nano() };
         let folder = folder(&loaded, more);
-        let files = apply(folder.path(), name, bundled, &mut loaded).unwrap();
-        assert_eq!(files.contains_key("rome"), layer.is_some(), "{files:?}");
+        apply(folder.path(), name, bundled, &mut loaded).unwrap();
+        assert_eq!(loaded.settings.contains_key("rome"), layer.is_some(), "{:?}", loaded.settings);
         if let Some(layer) = layer {
             let rome = loaded.editors.iter().find(|editor| editor.method() == "rome").unwrap();
             assert_eq!(rome.layers(), Some([layer].as_slice()));

@@ -175,7 +175,7 @@ impl Source {
         watch(Progress::Preparing);
         let mut loaded = loader.finish(&self.id)?;
         if let Some(folder) = &self.hparams {
-            loaded.settings = hparams::apply(folder, &self.id, self.entry.is_some(), &mut loaded)?;
+            hparams::apply(folder, &self.id, self.entry.is_some(), &mut loaded)?;
         }
         Ok(loaded)
     }

@@ -26,7 +26,7 @@ struct Files {
     shown: BTreeMap<Module, Vec<String>>,
 }
 
-/// The circles among a crate's files: for each, its files and what they refer to within it.
+/// The circles among a crate's files: the files of each.
 ///
 /// # Errors
 ///
@@ -82,10 +82,10 @@ impl Files {
 
     /// What each file refers to, itself left out.
     fn references(&self) -> BTreeMap<&Module, BTreeSet<&Module>> {
-        let of = |(module, named): (&'_ Module, &Vec<Vec<String>>)| {
+        let of = |module: &Module, named: &[Vec<String>]| {
             named.iter().filter_map(|path| self.place(module, path, 0)).filter(|place| *place != module).collect()
         };
-        self.named.iter().map(|(module, named)| (module, of((module, named)))).collect()
+        self.named.iter().map(|(module, named)| (module, of(module, named))).collect()
     }
 
     /// The file that defines what `path` names in `module`; `None` where that is another crate's.

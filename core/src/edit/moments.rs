@@ -31,6 +31,7 @@ pub struct Moment {
     /// Made when first needed.
     factor: OnceLock<Cholesky>,
     eigen: OnceLock<Eigen>,
+    hash: OnceLock<String>,
 }
 
 const MOMENT: &str = "moment";
@@ -39,7 +40,8 @@ const FACTOR: &str = "factor";
 impl Moment {
     /// The average `matrix [d_mlp, d_mlp]`, row-major, over `tokens` tokens.
     pub fn given(matrix: Vec<f64>, d_mlp: usize, tokens: usize) -> Self {
-        Self { matrix, d_mlp, tokens, approximate: false, factor: OnceLock::new(), eigen: OnceLock::new() }
+        let (factor, eigen, hash) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { matrix, d_mlp, tokens, approximate: false, factor, eigen, hash }
     }
 
     /// `C = I`: a rough substitute that needs no corpus.
@@ -121,7 +123,7 @@ impl Moment {
 
     /// The factor as a file, so that it need not be found again.
     pub fn factor_to_bytes(&self) -> Result<Vec<u8>> {
-        let metadata = HashMap::from([("moment_hash".to_owned(), self.hash())]);
+        let metadata = HashMap::from([("moment_hash".to_owned(), self.hash().to_owned())]);
         write_square(FACTOR, self.factor()?.lower(), self.d_mlp, false, metadata)
     }
 
@@ -160,11 +162,13 @@ impl Moment {
         self.tokens
     }
 
-    /// SHA-256 of the numbers; hexadecimal.
-    pub fn hash(&self) -> String {
-        let mut hash = Sha256::new();
-        self.matrix.iter().for_each(|value| hash.update(value.to_le_bytes()));
-        hex(&hash.finalize().into())
+    /// SHA-256 of the numbers, found once; hexadecimal.
+    pub fn hash(&self) -> &str {
+        self.hash.get_or_init(|| {
+            let mut hash = Sha256::new();
+            self.matrix.iter().for_each(|value| hash.update(value.to_le_bytes()));
+            hex(&hash.finalize().into())
+        })
     }
 }
 

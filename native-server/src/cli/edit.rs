@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     if let Some(path) = &args.settings.hypernetwork {
         desk.session.add_hypernetwork(&path.display().to_string(), &io::map(path)?)?;
     }
-    desk.session.reads(&spec.editor)?;
+    desk.session.check_ready(&spec.editor)?;
     desk.say_settings(spec.editor.method());
     let edited = match args.mode {
         EditMode::Single => job.single(&mut desk, &spec, &facts),

@@ -15,7 +15,6 @@ use rectify_core::{
     model::LoadedModel,
 };
 use rectify_protocol::{Fact, Failure, MendTraining, OuterPrompt, unknown};
-use sha2::{Digest, Sha256};
 
 use super::{Desk, Place};
 use crate::{device::DeviceKind, facts::EditSet, io};
@@ -186,8 +185,7 @@ fn name_of(path: &Path) -> String {
 
 /// Of the facts to train on and those to choose by: with others, a training is another one.
 fn hash(facts: &[Fact], validation: &[Fact]) -> Result<String, Failure> {
-    let digest = Sha256::digest(io::to_json(&[facts, validation])?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(io::sha256_of(io::to_json(&[facts, validation])?.as_bytes()))
 }
 
 /// Where a training is kept while it is not at its end: beside the result.

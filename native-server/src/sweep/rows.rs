@@ -8,7 +8,6 @@ use std::{
 
 use rectify_figures::Sweep;
 use rectify_protocol::{Cell, Failure, Key, Regularizer, Row};
-use sha2::{Digest, Sha256};
 
 use crate::io;
 
@@ -192,8 +191,8 @@ fn line(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 fn file_name(cell: &Cell, head: &str) -> String {
-    let hash: String = Sha256::digest(head).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{hash}.jsonl", cell.editor.method(), cell.seed)
+    let hash = io::sha256_of(head.as_bytes());
+    format!("{}-{}-{}.jsonl", cell.editor.method(), cell.seed, &hash[..12])
 }
 
 #[cfg(test)]

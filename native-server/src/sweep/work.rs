@@ -56,11 +56,6 @@ impl Work<'_> {
     /// Everything that is missing.
     pub(super) fn run(mut self, session: &mut Session) -> Result<(), Failure> {
         self.tell(0);
-        // Sampled once, so that every fork of the session has them.
-        let spec = self.spec(Regularizer::None);
-        if self.rows.len() < self.sweep.expected(self.cell.mode) {
-            self.drive(session.sample_contexts(&spec, &mut |_| {}))?;
-        }
         match self.cell.mode {
             EditMode::Single => self.single(session),
             EditMode::Sequential => self.sequential(session),
@@ -69,7 +64,7 @@ impl Work<'_> {
     }
 
     /// Each fact edits the untouched model once; every regularizer is laid on that one update.
-    fn single(&mut self, session: &Session) -> Result<(), Failure> {
+    fn single(&mut self, session: &mut Session) -> Result<(), Failure> {
         for (item, fact) in &self.sweep.facts {
             self.one_update(session, &[(*item, fact)])?;
         }
@@ -77,7 +72,7 @@ impl Work<'_> {
     }
 
     /// So many facts in one operation; every regularizer is laid on that one update.
-    fn batch(&mut self, session: &Session) -> Result<(), Failure> {
+    fn batch(&mut self, session: &mut Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
         for &edits in &self.sweep.spec.edits {
             if edits == 0 {
@@ -90,7 +85,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn one_update(&mut self, session: &Session, facts: &[(usize, &Fact)]) -> Result<(), Failure> {
+    fn one_update(&mut self, session: &mut Session, facts: &[(usize, &Fact)]) -> Result<(), Failure> {
         let edits = facts.len();
         let regularizers = self.sweep.regularizers.iter().copied();
         let missing: Vec<Regularizer> =
@@ -98,6 +93,7 @@ impl Work<'_> {
         if missing.is_empty() {
             return Ok(());
         }
+        self.sample(session)?;
         let mut session = session.fork();
         let written: Vec<Fact> = facts.iter().map(|(_, fact)| (*fact).clone()).collect();
         match self.write(&mut session, &written, Regularizer::None) {
@@ -113,7 +109,7 @@ impl Work<'_> {
     /// One fact on top of the other; each regularizer has a sequence of its own, for what it keeps decides what the next
     /// edit meets. All of them go on side by side, so that they are measured together; whoever goes on after a stop makes
     /// the edits of all that lack something again.
-    fn sequential(&mut self, session: &Session) -> Result<(), Failure> {
+    fn sequential(&mut self, session: &mut Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
         let stops = &self.sweep.spec.edits;
         let batch = self.cell.batch;
@@ -122,6 +118,7 @@ impl Work<'_> {
         for &regularizer in &self.sweep.regularizers {
             let missing = stops.iter().rev().find(|edits| !self.complete(regularizer, **edits, &written(**edits)));
             if let Some(&last) = missing {
+                self.sample(session)?;
                 sequences.push((regularizer, session.fork_without_undo(), last));
             }
         }
@@ -338,6 +335,12 @@ impl Work<'_> {
     /// How this cell edits: with no guard but that numbers are finite, for damage is what is measured.
     fn spec(&self, regularizer: Regularizer) -> EditSpec {
         EditSpec { editor: self.cell.editor.clone(), regularizer, seed: self.cell.seed, guards: Guards::NONE }
+    }
+
+    /// The context texts of this cell's edits, sampled once, so that every fork of the session has them.
+    fn sample(&self, session: &mut Session) -> Result<(), Failure> {
+        let spec = self.spec(Regularizer::None);
+        self.drive(session.sample_contexts(&spec, &mut |_| {}))
     }
 
     /// One operation.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::hyperparameters::{Hyperparameters, several_layers_up};
+use super::hyperparameters::{Hyperparameters, has, several_layers_up};
 use crate::{ArchitectureKind, Failure, ValueSpec, bounds::finite_above_zero};
 
 /// Hyper-parameters of AlphaEdit, <https://arxiv.org/abs/2410.02355>: MEMIT within the directions that keys leave free.
@@ -41,21 +41,7 @@ impl Hyperparameters for AlphaEditSpec {
         Some(several_layers_up(family, n_layers))
     }
 
-    fn layers(&self) -> Option<&[usize]> {
-        self.layers.as_deref()
-    }
-
-    fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
-        Some(&mut self.layers)
-    }
-
-    fn value(&self) -> Option<&ValueSpec> {
-        Some(&self.value)
-    }
-
-    fn value_mut(&mut self) -> Option<&mut ValueSpec> {
-        Some(&mut self.value)
-    }
+    has!(layers, value);
 
     fn needs_moments(&self) -> bool {
         true

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    hyperparameters::{Hyperparameters, one_layer},
+    hyperparameters::{Hyperparameters, has, one_layer},
     rome::RomeSpec,
 };
 use crate::{
@@ -46,21 +46,7 @@ impl Hyperparameters for EmmetSpec {
         RomeSpec::usual_layers(family, n_layers)
     }
 
-    fn layers(&self) -> Option<&[usize]> {
-        self.layers.as_deref()
-    }
-
-    fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
-        Some(&mut self.layers)
-    }
-
-    fn value(&self) -> Option<&ValueSpec> {
-        Some(&self.value)
-    }
-
-    fn value_mut(&mut self) -> Option<&mut ValueSpec> {
-        Some(&mut self.value)
-    }
+    has!(layers, value);
 
     fn needs_moments(&self) -> bool {
         true

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::hyperparameters::Hyperparameters;
+use super::hyperparameters::{Hyperparameters, has};
 use crate::{
     ArchitectureKind, Failure,
     bounds::{self, finite_above_zero},
@@ -56,13 +56,7 @@ impl Hyperparameters for FtSpec {
         }])
     }
 
-    fn layers(&self) -> Option<&[usize]> {
-        self.layers.as_deref()
-    }
-
-    fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
-        Some(&mut self.layers)
-    }
+    has!(layers);
 
     fn validate(&self) -> Result<(), Failure> {
         bounds::within("num_steps", self.num_steps, 1..=bounds::STEPS)?;

@@ -45,6 +45,30 @@ pub(super) trait Hyperparameters {
     fn validate(&self) -> Result<(), Failure>;
 }
 
+/// Says, within an `impl Hyperparameters`, that there are fields `layers` and `value`.
+macro_rules! has {
+    (@ layers) => {
+        fn layers(&self) -> Option<&[usize]> {
+            self.layers.as_deref()
+        }
+
+        fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
+            Some(&mut self.layers)
+        }
+    };
+    (@ value) => {
+        fn value(&self) -> Option<&$crate::ValueSpec> {
+            Some(&self.value)
+        }
+
+        fn value_mut(&mut self) -> Option<&mut $crate::ValueSpec> {
+            Some(&mut self.value)
+        }
+    };
+    ($($field:ident),*) => { $(has!(@ $field);)* };
+}
+pub(super) use has;
+
 /// Complains about more layers than one.
 pub(super) fn one_layer(label: &str, layers: Option<&[usize]>) -> Result<(), Failure> {
     match layers {

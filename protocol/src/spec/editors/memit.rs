@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    hyperparameters::{Hyperparameters, several_layers_up},
+    hyperparameters::{Hyperparameters, has, several_layers_up},
     rome::RomeSpec,
 };
 use crate::{ArchitectureKind, Failure, ValueSpec, bounds::finite_above_zero};
@@ -43,21 +43,7 @@ impl Hyperparameters for MemitSpec {
         Some(several_layers_up(family, n_layers))
     }
 
-    fn layers(&self) -> Option<&[usize]> {
-        self.layers.as_deref()
-    }
-
-    fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
-        Some(&mut self.layers)
-    }
-
-    fn value(&self) -> Option<&ValueSpec> {
-        Some(&self.value)
-    }
-
-    fn value_mut(&mut self) -> Option<&mut ValueSpec> {
-        Some(&mut self.value)
-    }
+    has!(layers, value);
 
     fn needs_moments(&self) -> bool {
         true

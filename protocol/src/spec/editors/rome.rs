@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::hyperparameters::{Hyperparameters, layers_up, one_layer};
+use super::hyperparameters::{Hyperparameters, has, layers_up, one_layer};
 use crate::{ArchitectureKind, Failure, ValueSpec};
 
 /// Hyper-parameters of ROME, <https://arxiv.org/abs/2202.05262>. The defaults are the published ones of GPT-2 XL.
@@ -68,21 +68,7 @@ impl Hyperparameters for RomeSpec {
         Some(vec![layers_up(family, n_layers)])
     }
 
-    fn layers_mut(&mut self) -> Option<&mut Option<Vec<usize>>> {
-        Some(&mut self.layers)
-    }
-
-    fn layers(&self) -> Option<&[usize]> {
-        self.layers.as_deref()
-    }
-
-    fn value(&self) -> Option<&ValueSpec> {
-        Some(&self.value)
-    }
-
-    fn value_mut(&mut self) -> Option<&mut ValueSpec> {
-        Some(&mut self.value)
-    }
+    has!(layers, value);
 
     fn needs_moments(&self) -> bool {
         self.mom2_adjustment
