@@ -40,6 +40,26 @@ const FILES: &[(&str, &[u8])] = files![
     "llama-tiny/model.safetensors"
     "llama-tiny/fixtures.json"
     "llama-tiny/fixtures.safetensors"
+    "edits/gptj/config.json"
+    "edits/gptj/model.safetensors"
+    "edits/gptj/fixtures.json"
+    "edits/gptj/fixtures.safetensors"
+    "edits/llama-3/config.json"
+    "edits/llama-3/model.safetensors"
+    "edits/llama-3/fixtures.json"
+    "edits/llama-3/fixtures.safetensors"
+    "edits/mistral/config.json"
+    "edits/mistral/model.safetensors"
+    "edits/mistral/fixtures.json"
+    "edits/mistral/fixtures.safetensors"
+    "edits/qwen2/config.json"
+    "edits/qwen2/model.safetensors"
+    "edits/qwen2/fixtures.json"
+    "edits/qwen2/fixtures.safetensors"
+    "edits/qwen3/config.json"
+    "edits/qwen3/model.safetensors"
+    "edits/qwen3/fixtures.json"
+    "edits/qwen3/fixtures.safetensors"
 ];
 
 pub fn file(model: &str, name: &str) -> &'static [u8] {
@@ -53,8 +73,9 @@ impl Golden {
         Self { name, json, arrays: file(name, "fixtures.safetensors") }
     }
 
+    /// Its own vocabulary, or that of the model it names.
     pub fn model(&self) -> LoadedModel {
-        load(self.name)
+        load_with(self.name, self.json["vocabulary"].as_str().unwrap_or(self.name))
     }
 
     fn view(&self, array: &str) -> (Vec<usize>, Dtype, Vec<u8>) {
@@ -192,8 +213,12 @@ pub fn device() -> Device {
 }
 
 pub fn load(name: &str) -> LoadedModel {
-    let mut loader = Loader::new(&Description::new(file(name, "config.json"), file(name, "tokenizer.json")), &device())
-        .expect("reads");
+    load_with(name, name)
+}
+
+fn load_with(name: &str, vocabulary: &str) -> LoadedModel {
+    let description = Description::new(file(name, "config.json"), file(vocabulary, "tokenizer.json"));
+    let mut loader = Loader::new(&description, &device()).expect("reads");
     loader.add_shard("model.safetensors", file(name, "model.safetensors")).expect("reads");
     loader.finish(name).expect("complete")
 }

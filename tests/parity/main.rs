@@ -6,6 +6,7 @@
 //! The same tests run natively and, compiled to WebAssembly as the page's worker is, in a worker of Chromium:
 //! `cargo xtask test` does both. All but `real`, which reads a large model from a folder, and a browser has none.
 
+mod edits;
 mod families;
 mod forward;
 mod ft;

@@ -5,7 +5,7 @@
 
 The first writes one folder a checkpoint: config.json as this version of transformers saves it, model.safetensors, and
 expected.json with the ids of a text, the logits of what follows it, and a greedy continuation. Everything is computed
-in 32-bit floats. Biases and norms are random too, so that one which is left out shows. The second reads the weights again
+in 32-bit floats. The second reads the weights again
 with the older program, insists on the same logits, and writes config.v4.json as that one saves it.
 """
 
@@ -56,10 +56,8 @@ CASES = {
 }
 
 
-def make(name, family, settings, out):
-    torch.manual_seed(sum(name.encode()))
-    config = getattr(transformers, f"{family}Config")(**settings)
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+def randomize(model):
+    """Draws every weight, so that a bias or a norm which is left out shows."""
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.dim() > 1:
@@ -68,6 +66,13 @@ def make(name, family, settings, out):
                 weight.normal_(1, 0.2)
             else:
                 weight.normal_(0, 0.2)
+
+
+def make(name, family, settings, out):
+    torch.manual_seed(sum(name.encode()))
+    config = getattr(transformers, f"{family}Config")(**settings)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    randomize(model)
     folder = out / name
     model.save_pretrained(folder)
     # Whole texts, a short one and one that most of the context holds.

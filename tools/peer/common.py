@@ -7,32 +7,36 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 
 class Model:
-    """A checkpoint with its vocabulary, in 32-bit floats."""
+    """A checkpoint with its vocabulary, in floats of PyTorch's default type."""
 
     def __init__(self, folder):
-        self.net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.get_default_dtype()).eval()
         self.net.requires_grad_(False)
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(folder) / "tokenizer.json"))
         self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(0)  # masked, so any token will do
         self.tokenizer.padding_side = "right"
-        self.is_gpt2 = hasattr(self.net, "transformer")
-        self.blocks = self.net.transformer.h if self.is_gpt2 else self.net.model.layers
-        self.final_norm = self.net.transformer.ln_f if self.is_gpt2 else self.net.model.norm
+        # GPT-2 and GPT-J call their parts alike; every other family calls them as LLaMA does.
+        self.is_gpt = hasattr(self.net, "transformer")
+        self.blocks = self.net.transformer.h if self.is_gpt else self.net.model.layers
+        self.final_norm = self.net.transformer.ln_f if self.is_gpt else self.net.model.norm
+
+    def mlp(self, layer, *names):
+        """The first of these linear layers that the MLP has."""
+        mlp = self.blocks[layer].mlp
+        return next(getattr(mlp, name) for name in names if hasattr(mlp, name))
 
     def down(self, layer):
         """The down projection, which editors change."""
-        mlp = self.blocks[layer].mlp
-        return mlp.c_proj if self.is_gpt2 else mlp.down_proj
+        return self.mlp(layer, "c_proj", "fc_out", "down_proj")
 
     def before_activation(self, layer):
         """The linear layer whose output the activation function reads."""
-        mlp = self.blocks[layer].mlp
-        return mlp.c_fc if self.is_gpt2 else mlp.gate_proj
+        return self.mlp(layer, "c_fc", "fc_in", "gate_proj")
 
     def add(self, layer, update):
         """Adds `update [d_mlp, d_model]` to a down projection, which Linear stores the other way round."""
-        weight = self.down(layer).weight
-        weight += (update if self.is_gpt2 else update.T).to(weight.dtype)
+        module = self.down(layer)
+        module.weight += (update.T if isinstance(module, torch.nn.Linear) else update).to(module.weight.dtype)
 
     def ids(self, text):
         return self.tokenizer(text)["input_ids"]

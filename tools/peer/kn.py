@@ -11,19 +11,24 @@ import torch
 def locate(model, job):
     """The neurons whose share exceeds the threshold, and how long finding them took."""
     started = time.perf_counter()
-    scores = torch.stack([scores_of_layer(model, job, layer) for layer in range(len(model.blocks))])
+    scores = attribute(model, job)
     chosen = (scores > job["adaptive_threshold"] * scores.max()).nonzero()
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "neurons": chosen.tolist(), "largest": scores.max().item()}
+
+
+def attribute(model, job):
+    """Each neuron's share: `[layers, d_mlp]`."""
+    return torch.stack([scores_of_layer(model, job, layer) for layer in range(len(model.blocks))])
 
 
 def scores_of_layer(model, job, layer):
     """`a * mean over steps of dP / d(alpha a)`, averaged over the tokens of what the model should say."""
     module, steps, at_once = model.before_activation(layer), job["steps"], job["batch_size"]
     truth = model.ids(job["ground_truth"])
-    text, total = job["prompt"], 0.0
+    ids, total = model.ids(job["prompt"]), 0.0
     for target in truth:
-        batch = model.batch([text])
+        row = torch.tensor([ids])
         kept = {}
 
         def keep(_, inputs, output):
@@ -31,7 +36,7 @@ def scores_of_layer(model, job, layer):
 
         handle = module.register_forward_hook(keep)
         with torch.no_grad():
-            best = model.net(**batch).logits[0, -1].argmax().item()
+            best = model.net(row).logits[0, -1].argmax().item()
         handle.remove()
         activation = kept["activation"]
 
@@ -45,11 +50,10 @@ def scores_of_layer(model, job, layer):
                 return output
 
             handle = module.register_forward_hook(replace)
-            rows = {name: ids.repeat(len(alphas), 1) for name, ids in batch.items()}
-            probability = torch.softmax(model.net(**rows).logits[:, -1], 1)[:, target]
+            probability = torch.softmax(model.net(row.repeat(len(alphas), 1)).logits[:, -1], 1)[:, target]
             handle.remove()
             gradient += torch.autograd.grad(probability.sum(), scaled)[0].sum(0)
         total = total + activation * gradient / steps
-        if not model.is_gpt2:
-            text += model.tokenizer.decode([best])
+        if not model.is_gpt:
+            ids = ids + [best]  # the released code adds its text, which may be cut into other tokens
     return total / len(truth)

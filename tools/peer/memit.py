@@ -18,10 +18,19 @@ def edit(model, job):
     Only the first `job["values"]` facts have their value looked for; the others keep the one they have, so that the
     rest of the edit costs what it costs for all of them. The caller scales `seconds_values`.
     """
-    facts, layers, value = job["facts"], job["layers"], job["value"]
     for _, file in job["moments"]:
         if file not in moments:
             moments[file] = load_file(file)["moment"]
+    answer, found, updates = plan(model, job, [moments[file] for _, file in job["moments"]])
+    answer |= {"delta_norms": [update.norm().item() for update in updates]}
+    if job["tell_values"]:
+        answer["values"] = found.flatten().tolist()
+    return answer
+
+
+def plan(model, job, moments):
+    """What was measured, the values found, and the change `[d_mlp, d_model]` of each layer; the model stays as it was."""
+    facts, layers, value = job["facts"], job["layers"], job["value"]
     before = {layer: model.down(layer).weight.clone() for layer in layers}
 
     started = time.perf_counter()
@@ -30,30 +39,28 @@ def edit(model, job):
         z, evaluations, loss, _ = optimize(model, fact, value, model.blocks[layers[-1]], logits_twice=True)
         found.append(z)
         steps += evaluations
+    found = torch.stack(found)
     seconds_values = time.perf_counter() - started
 
-    norms = []
+    updates = []
     solving = 0.0
-    for done, (layer, (_, file)) in enumerate(zip(layers, job["moments"])):
+    for done, (layer, moment) in enumerate(zip(layers, moments)):
         keys = compute_keys(model, facts, value, layer).T.double()  # [d_mlp, facts]
         current = states(model, facts, layers[-1])  # [facts, d_model]
-        wanted = torch.cat([torch.stack(found), current[len(found) :]])
+        wanted = torch.cat([found, current[len(found) :]])
         residual = ((wanted - current) / (len(layers) - done)).double()
         here = time.perf_counter()
-        adjusted = torch.linalg.solve(job["lambda"] * moments[file] + keys @ keys.T, keys)
+        adjusted = torch.linalg.solve(job["lambda"] * moment + keys @ keys.T, keys)
         update = adjusted @ residual  # [d_mlp, d_model]
         solving += time.perf_counter() - here
         model.add(layer, update)
-        norms.append(update)
+        updates.append(update)
     seconds = time.perf_counter() - started
 
     for layer, weight in before.items():
         model.down(layer).weight.copy_(weight)
-    answer = {"seconds": seconds, "seconds_values": seconds_values, "seconds_solving": solving, "steps": steps}
-    answer |= {"loss": loss, "delta_norms": [update.norm().item() for update in norms]}
-    if job["tell_values"]:
-        answer["values"] = torch.stack(found).flatten().tolist()
-    return answer
+    answer = {"seconds": seconds, "seconds_values": seconds_values, "seconds_solving": solving}
+    return answer | {"steps": steps, "loss": loss}, found, updates
 
 
 def at_subjects(model, module, templates, subjects):

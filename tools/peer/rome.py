@@ -8,16 +8,21 @@ from common import lookup, optimize, record, template_of
 
 def edit(model, job):
     """Edits, measures how long that took, and takes the edit back."""
-    fact, layer, value = job["fact"], job["layer"], job["value"]
-    module = model.down(layer)
+    layer = job["layer"]
     started = time.perf_counter()
-    left = compute_u(model, fact, value, module)
-    right, steps, loss, rows = compute_v(model, fact, value, layer, left)
+    left, right, steps, loss, rows = plan(model, job)
     update = torch.outer(left, right)  # [d_mlp, d_model]
     model.add(layer, update)
     seconds = time.perf_counter() - started
     model.add(layer, -update)
     return {"seconds": seconds, "steps": steps, "loss": loss, "delta_norm": update.norm().item(), **rows}
+
+
+def plan(model, job):
+    """The two vectors of the change, `[d_mlp]` and `[d_model]`, and how the second was found."""
+    fact, layer, value = job["fact"], job["layer"], job["value"]
+    left = compute_u(model, fact, value, model.down(layer))
+    return left, *compute_v(model, fact, value, layer, left)
 
 
 def compute_u(model, fact, value, module):
