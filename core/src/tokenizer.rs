@@ -21,6 +21,28 @@ pub struct Followed {
     pub target: Vec<u32>,
 }
 
+/// Refuses what the reader would panic on: what is no JSON or nested too deeply, and the table that SentencePiece compiles its
+/// normalizer to, in which wrong offsets are followed. No family here has one.
+fn readable(bytes: &[u8]) -> std::result::Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Parts {
+        #[serde(default)]
+        normalizer: serde_json::Value,
+        // Read here, it is an error where it is nested too deeply.
+        #[serde(default, rename = "decoder")]
+        _decoder: serde_json::Value,
+    }
+    fn compiled(normalizer: &serde_json::Value) -> bool {
+        normalizer["type"] == "Precompiled"
+            || normalizer["normalizers"].as_array().is_some_and(|several| several.iter().any(compiled))
+    }
+    let Parts { normalizer, .. } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if compiled(&normalizer) {
+        return Err("its normalizer is \"Precompiled\", a table of SentencePiece's, which is not read".into());
+    }
+    Ok(())
+}
+
 impl Tokenizer {
     /// Reads the bytes of a `tokenizer.json`.
     ///
@@ -32,6 +54,7 @@ impl Tokenizer {
     /// When the bytes are not such a file.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let refuse = |problem: String| Error::bad_file(FILE, problem);
+        readable(bytes).map_err(refuse)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(error.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
@@ -197,6 +220,22 @@ mod tests {
         check(&tokenizer, "a", "生", &["▁", "<0xE7>", "<0x94>", "<0x9F>"]);
         // The prompt's last space and the answer's are one piece, which cannot be said after the prompt.
         check(&tokenizer, "a ", "Z", &["▁Z"]);
+    }
+
+    #[test]
+    fn what_the_reader_would_panic_on_is_refused() {
+        let compiled = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+        let within = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, compiled]});
+        let texts = [
+            (json!({"normalizer": compiled}).to_string(), "Precompiled"),
+            (json!({"normalizer": within}).to_string(), "Precompiled"),
+            (r#"{"decoder": {"type": "Fuse", }"#.to_owned(), "line 1"),
+            (format!(r#"{{"decoder": {}1{}}}"#, "[".repeat(200), "]".repeat(200)), "recursion limit"),
+        ];
+        for (text, part) in texts {
+            let refusal = Tokenizer::from_json(text.as_bytes()).map(drop).expect_err("refused").to_string();
+            assert!(refusal.contains("tokenizer.json") && refusal.contains(part), "{refusal}");
+        }
     }
 
     #[test]

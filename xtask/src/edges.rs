@@ -17,7 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("rectify-frontend", &["rectify-protocol", "rectify-figures"]),
     ("rectify-worker", &["rectify-protocol", "rectify-core"]),
     ("rectify-server", &["rectify-protocol", "rectify-core", "rectify-figures"]),
-    ("rectify-tests", &["rectify-protocol", "rectify-core", "rectify-server"]),
+    ("rectify-tests", &["rectify-protocol", "rectify-core", "rectify-server", "rectify-figures"]),
     ("rectify-parity", &["rectify-protocol", "rectify-core"]),
     ("xtask", &[]),
 ];

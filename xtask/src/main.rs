@@ -6,6 +6,7 @@
 
 mod bench;
 mod circles;
+mod deny;
 mod edges;
 mod setup;
 mod shell;
@@ -22,12 +23,14 @@ type Command = (&'static str, &'static str, &'static str, fn(&mut Args) -> Resul
 
 const COMMANDS: &[Command] = &[
     ("play", "[--port N] [--no-webgpu]", "build the page and serve it with the bundled model", web::play),
-    ("test", "", "run every test, the browser's too", test::test),
-    ("ci", "", "formatting, lints, edges, tidy, then every test", test::ci),
+    ("test", "[NAME]", "run every test, the browser's too; or the native ones whose name contains NAME", test::test),
+    ("fuzz", "[--minutes N]", "break files for N minutes and see that every reader says what is wrong", test::fuzz),
+    ("ci", "", "formatting, lints, edges, tidy, deny, then every test", test::ci),
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
     ("webgpu", "[--publish]", "build the worker for WebGPU into dist/", web::webgpu),
     ("setup", "", "find or install what play and test need", setup::setup),
     ("edges", "", "check which crate depends on which, and that files do not in a circle", edges::edges),
+    ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     (
         "bench",

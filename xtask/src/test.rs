@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::{
-    Args, edges,
+    Args, deny, edges,
     setup::{Browser, Web, sentence_pieces},
     shell::{cargo, run, run_watched, say, web_target_dir},
     tidy, web,
@@ -47,6 +47,7 @@ pub fn ci(args: &mut Args) -> Result<()> {
     };
     check("edges", edges::check());
     check("tidy", tidy::check());
+    check("deny", deny::check());
     check("fmt", run(cargo().args(["fmt", "--all", "--check"])));
     check("clippy", clippy());
     check("test", all_tests());
@@ -74,10 +75,24 @@ fn clippy() -> Result<()> {
     run(tests.args(lenient.iter().flat_map(|lint| ["-A", lint])))
 }
 
-/// `cargo xtask test`.
-pub fn test(args: &mut Args) -> Result<()> {
+/// `cargo xtask fuzz`: each reader has an equal share of the time.
+pub fn fuzz(args: &mut Args) -> Result<()> {
+    const READERS: u64 = 8;
+    let minutes: u64 = args.value("--minutes")?.unwrap_or_else(|| "10".into()).parse()?;
     args.done()?;
-    all_tests()
+    let mut fuzz = cargo();
+    fuzz.args(["test", "--test", "fuzz"]).args(packages()).args(["--", "--nocapture"]);
+    run(fuzz.env("RECTIFY_FUZZ_SECONDS", (minutes * 60 / READERS).to_string()))
+}
+
+/// `cargo xtask test`. With a word, only what runs on this machine's processor and has it in its name.
+pub fn test(args: &mut Args) -> Result<()> {
+    let name = args.word();
+    args.done()?;
+    match name {
+        Some(name) => run(cargo().arg("test").args(packages()).arg(name)),
+        None => all_tests(),
+    }
 }
 
 fn all_tests() -> Result<()> {

@@ -22,6 +22,7 @@ const VARIANTS: usize = 8;
 const PADDED: usize = 1024;
 
 /// `cargo xtask bench eval`.
+#[allow(clippy::too_many_lines, reason = "a measurement from its question to its table")]
 pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     let data = args.value("--data")?.map_or_else(|| root().join("static/tasks/demo"), PathBuf::from);
     let tasks = args.value("--tasks")?.unwrap_or_else(|| "all".into());

@@ -24,6 +24,7 @@ const LAMBDA: f64 = 20_000.0;
 const PATIENCE: f64 = 180.0;
 
 /// `cargo xtask bench memit`.
+#[allow(clippy::too_many_lines, reason = "a measurement from its question to its table")]
 pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     let n = count(args, "--facts")?.unwrap_or(100);
     let asked = count(args, "--peer-facts")?;
