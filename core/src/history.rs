@@ -40,9 +40,6 @@ pub(crate) struct Edit {
     pub keys: Vec<LayerKeys>,
 }
 
-/// How many edits can be taken back: each keeps the matrices it changed.
-pub(crate) const UNDO_DEPTH: usize = 64;
-
 impl History {
     /// No edits yet.
     pub fn new(model: Model, undo_depth: usize) -> Self {

@@ -75,7 +75,7 @@ impl Session {
     /// Takes up a model; the history starts anew.
     pub fn open(&mut self, model: LoadedModel) -> ModelInfo {
         let opened = Opened {
-            history: History::new(model.model.clone(), history::UNDO_DEPTH),
+            history: History::new(model.model.clone(), bounds::UNDO_DEPTH),
             loaded: model,
             moments: BTreeMap::new(),
             hypernetwork: None,
@@ -94,7 +94,7 @@ impl Session {
 
     /// Another session on the same unedited model, sharing its weights, with an empty history.
     pub fn fork(&self) -> Self {
-        self.forked(history::UNDO_DEPTH)
+        self.forked(bounds::UNDO_DEPTH)
     }
 
     /// The same, of which no edit can be taken back or regularised anew: it keeps only the weights as they are now.

@@ -3,7 +3,7 @@
 //! Text and rules are of a grey that can be read on light and dark ground; a page may colour them by CSS.
 
 use plotters::{
-    coord::Shift,
+    coord::{Shift, types::RangedCoordf64},
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
@@ -19,6 +19,7 @@ const LETTERS: u32 = 13;
 const PANEL_HEIGHT: u32 = 230;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// One panel.
@@ -92,47 +93,58 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Drawn {
     match &panel.across {
         Axis::Edits => {
             mesh.x_labels(6).x_label_formatter(&|edits| format!("{edits:.0}")).draw()?;
-            for curve in &panel.curves {
-                let paper: Vec<(f64, f64)> = curve.paper.iter().map(|(edits, value)| (*edits as f64, *value)).collect();
-                chart.draw_series(DashedLineSeries::new(paper, 4, 3, PAPER.into()))?;
-            }
-            for curve in &panel.curves {
-                let colour = colour(curve);
-                let means = curve.points.iter().map(|(edits, score)| (*edits as f64, score.mean));
-                chart.draw_series(LineSeries::new(means.clone(), colour.stroke_width(2)))?;
-                chart.draw_series(means.map(|at| Circle::new(at, 3, colour.filled())))?;
-                chart.draw_series(curve.points.iter().filter(|(_, score)| score.seeds > 1).map(|(edits, score)| {
-                    let x = *edits as f64;
-                    PathElement::new([(x, score.low), (x, score.high)], colour.mix(0.6))
-                }))?;
-            }
+            draw_lines(&mut chart, panel)
         }
         Axis::Groups(groups) => {
             mesh.x_labels(0).draw()?;
-            let bar = 0.86 / panel.curves.len().max(1) as f64;
-            for (i, curve) in panel.curves.iter().enumerate() {
-                let colour = colour(curve);
-                let left = |group: usize| group as f64 + 0.07 + i as f64 * bar;
-                chart.draw_series(curve.points.iter().map(|(group, score)| {
-                    let x = left(*group);
-                    Rectangle::new([(x, 0.0), (x + bar * 0.85, score.mean)], colour.filled())
-                }))?;
-                chart.draw_series(curve.points.iter().filter(|(_, score)| score.seeds > 1).map(|(group, score)| {
-                    let x = left(*group) + bar * 0.42;
-                    PathElement::new([(x, score.low), (x, score.high)], GREY.stroke_width(1))
-                }))?;
-                chart.draw_series(curve.paper.iter().map(|(group, value)| {
-                    let x = left(*group);
-                    PathElement::new([(x - bar * 0.05, *value), (x + bar * 0.9, *value)], PAPER.stroke_width(2))
-                }))?;
-            }
-            let below = text(LETTERS - 1).pos(Pos::new(HPos::Center, VPos::Top));
-            let corner = area.get_base_pixel();
-            for (i, group) in groups.iter().enumerate() {
-                let (x, y) = chart.backend_coord(&(i as f64 + 0.5, 0.0));
-                area.draw(&Text::new(group.clone(), (x - corner.0, y - corner.1 + 7), below.clone()))?;
-            }
+            draw_bars(area, &mut chart, panel, groups)
         }
+    }
+}
+
+/// A line for each curve over the edits, dashed where the paper's is.
+fn draw_lines(chart: &mut Chart<'_, '_>, panel: &Panel) -> Drawn {
+    for curve in &panel.curves {
+        let paper: Vec<(f64, f64)> = curve.paper.iter().map(|(edits, value)| (*edits as f64, *value)).collect();
+        chart.draw_series(DashedLineSeries::new(paper, 4, 3, PAPER.into()))?;
+    }
+    for curve in &panel.curves {
+        let colour = colour(curve);
+        let means = curve.points.iter().map(|(edits, score)| (*edits as f64, score.mean));
+        chart.draw_series(LineSeries::new(means.clone(), colour.stroke_width(2)))?;
+        chart.draw_series(means.map(|at| Circle::new(at, 3, colour.filled())))?;
+        chart.draw_series(curve.points.iter().filter(|(_, score)| score.seeds > 1).map(|(edits, score)| {
+            let x = *edits as f64;
+            PathElement::new([(x, score.low), (x, score.high)], colour.mix(0.6))
+        }))?;
+    }
+    Ok(())
+}
+
+/// A bar for each curve in every group, and a stroke where the paper's ends.
+fn draw_bars(area: &Area<'_>, chart: &mut Chart<'_, '_>, panel: &Panel, groups: &[String]) -> Drawn {
+    let bar = 0.86 / panel.curves.len().max(1) as f64;
+    for (i, curve) in panel.curves.iter().enumerate() {
+        let colour = colour(curve);
+        let left = |group: usize| group as f64 + 0.07 + i as f64 * bar;
+        chart.draw_series(curve.points.iter().map(|(group, score)| {
+            let x = left(*group);
+            Rectangle::new([(x, 0.0), (x + bar * 0.85, score.mean)], colour.filled())
+        }))?;
+        chart.draw_series(curve.points.iter().filter(|(_, score)| score.seeds > 1).map(|(group, score)| {
+            let x = left(*group) + bar * 0.42;
+            PathElement::new([(x, score.low), (x, score.high)], GREY.stroke_width(1))
+        }))?;
+        chart.draw_series(curve.paper.iter().map(|(group, value)| {
+            let x = left(*group);
+            PathElement::new([(x - bar * 0.05, *value), (x + bar * 0.9, *value)], PAPER.stroke_width(2))
+        }))?;
+    }
+    let below = text(LETTERS - 1).pos(Pos::new(HPos::Center, VPos::Top));
+    let corner = area.get_base_pixel();
+    for (i, group) in groups.iter().enumerate() {
+        let (x, y) = chart.backend_coord(&(i as f64 + 0.5, 0.0));
+        area.draw(&Text::new(group.clone(), (x - corner.0, y - corner.1 + 7), below.clone()))?;
     }
     Ok(())
 }

@@ -233,7 +233,7 @@ pub fn table_1(study: &Study) -> Option<Table> {
             let texts = |value: &dyn Fn(&str) -> Option<f64>| {
                 let [sum, low, high] = &names;
                 let percent =
-                    |name: &String| value(name).map_or_else(|| "–".into(), |share| format!("{:.1} %", share * 100.0));
+                    |name: &String| value(name).map_or_else(|| "–".into(), |share| format!("{:.1}%", share * 100.0));
                 [value(sum).map_or_else(|| "–".into(), |sum| format!("{sum:.1}")), percent(low), percent(high)]
             };
             let mut row = vec![editor.label.clone(), point.edits.to_string()];

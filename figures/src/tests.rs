@@ -113,7 +113,7 @@ fn editors_of_one_method_are_told_apart_by_their_settings() {
 fn table_1_has_the_paper_s_line_beside_ours() {
     let study = Study::of(&sequence()).unwrap();
     let table = figure::table_1(&study).unwrap();
-    assert_eq!(table.rows, [["ROME", "5", "9.0", "50.0 %", "25.0 %", "27072.2, 49.2 %, 28.9 %"]]);
+    assert_eq!(table.rows, [["ROME", "5", "9.0", "50.0%", "25.0%", "27072.2, 49.2%, 28.9%"]]);
 }
 
 #[test]

@@ -18,25 +18,25 @@ pub const MORE_REGULARIZERS: [(&str, &str); 3] = [("pca", "PCA"), ("low_rank", "
 /// What a regularizer keeps, in one sentence.
 pub fn regularizer_words(name: &str) -> &'static str {
     match name {
-        "rect" => "RECT keeps the entries that change most compared with the weight they change.",
-        "random" => "As many entries, but drawn at random: shows what RECT's choice is worth.",
-        "pca" => "RECT's other control, as published: principal components' scores, written where the change stood.",
-        "low_rank" => "The closest matrix of low rank. One fact's change by ROME has rank one, so all of it stays.",
-        "prune" => "Reins in what exceeds the matrix' own largest singular value: meant for many edits in a row.",
-        _ => "The whole change is applied, as the method was published.",
+        "rect" => "RECT keeps the entries that change most relative to the weight they change.",
+        "random" => "The same number of entries, drawn at random: shows what RECT's choice is worth.",
+        "pca" => "RECT's other control, as published: principal-component scores, written in place of the change.",
+        "low_rank" => "The closest low-rank matrix. ROME's change for one fact has rank one, so all of it is kept.",
+        "prune" => "Damps what exceeds the matrix's own largest singular value: meant for many edits in a row.",
+        _ => "The whole change is applied, as in the published method.",
     }
 }
 
-/// `ROME + RECT 40 %`.
+/// `ROME + RECT 40%`.
 pub fn edit_words(method_name: &str, regularizer: Regularizer) -> String {
     let method = method(method_name).label;
     let percent = kept_percent(regularizer);
     match regularizer {
         Regularizer::None => method.into(),
-        Regularizer::Rect { .. } => format!("{method} + RECT {percent} %"),
-        Regularizer::Random { .. } => format!("{method}, random {percent} %"),
-        Regularizer::Pca { .. } => format!("{method}, PCA {percent} %"),
-        Regularizer::LowRank { .. } => format!("{method}, low rank {percent} %"),
+        Regularizer::Rect { .. } => format!("{method} + RECT {percent}%"),
+        Regularizer::Random { .. } => format!("{method}, random {percent}%"),
+        Regularizer::Pca { .. } => format!("{method}, PCA {percent}%"),
+        Regularizer::LowRank { .. } => format!("{method}, low rank {percent}%"),
         Regularizer::Prune { .. } => format!("{method} + PRUNE"),
     }
 }
@@ -62,9 +62,7 @@ pub fn missing(editor: &EditorSpec, model: &CatalogModel) -> Option<String> {
     let has = |role| model.files.iter().any(|file| file.role() == role);
     let label = method(editor.method()).label;
     if matches!(editor, EditorSpec::Mend(_)) && !has(FileRole::Hypernetwork) {
-        return Some(format!(
-            "{label} needs a network that was taught for this model, and the model comes without one."
-        ));
+        return Some(format!("{label} needs a network trained for this model, and the model comes without one."));
     }
     let layers = editor.layers().filter(|_| editor.needs_moments()).unwrap_or_default();
     let lacking: Vec<String> =
@@ -148,7 +146,7 @@ pub struct Choice {
 /// What settings are called, in the order they are shown.
 const LABELS: &[(&str, &str)] = &[
     ("layers", "Layers"),
-    ("fact_token", "Token that is edited"),
+    ("fact_token", "Edited token"),
     ("objective", "Objective"),
     ("v_num_grad_steps", "Steps"),
     ("num_steps", "Steps"),
@@ -159,20 +157,20 @@ const LABELS: &[(&str, &str)] = &[
     ("lr_scale", "Size of the change"),
     ("clamp_norm_factor", "Largest change"),
     ("norm_constraint", "Largest change"),
-    ("kl_factor", "Keep essence"),
+    ("kl_factor", "Preserve essence"),
     ("v_weight_decay", "Weight decay"),
-    ("adaptive_threshold", "Share of the best neuron"),
+    ("adaptive_threshold", "Share of the best score"),
     ("variant", "How the fact is read"),
     ("neuron", "What a neuron is"),
     ("released", "As in the released code"),
     ("mom2_update_weight", "Weight of other keys"),
-    ("emmet_lambda", "Room to miss"),
-    ("nullspace_threshold", "Counts as free below"),
+    ("emmet_lambda", "Slack"),
+    ("nullspace_threshold", "Treated as free below"),
     ("L2", "Ridge"),
     ("key", "Key"),
     ("contexts", "Contexts"),
-    ("mom2_adjustment", "Whiten the key by its covariance"),
-    ("history", "Hold the keys of earlier edits"),
+    ("mom2_adjustment", "Whiten the key with its covariance"),
+    ("history", "Hold the keys of earlier edits fixed"),
 ];
 
 /// Settings that may be left out.
@@ -289,7 +287,7 @@ pub fn base(typed: &str) -> Result<f64, String> {
 fn layers(typed: &str, n_layers: usize) -> Result<Vec<usize>, String> {
     let mut layers = Vec::new();
     for part in typed.split([',', ' ']).filter(|part| !part.is_empty()) {
-        let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text:?} is no layer"));
+        let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text:?} is not a layer"));
         let (first, last) = part.split_once('-').map_or((part, part), |ends| ends);
         let (first, last) = (number(first)?, number(last)?);
         if first.max(last) >= n_layers {
@@ -405,7 +403,7 @@ mod tests {
         check_typed("memit", "layers", "1, 4,6", Ok("1, 4, 6"));
         check_typed("memit", "layers", "12", Err("0 to 11"));
         check_typed("memit", "layers", "", Err("at least one"));
-        check_typed("memit", "layers", "x", Err("\"x\" is no layer"));
+        check_typed("memit", "layers", "x", Err("\"x\" is not a layer"));
         check_typed("rome", "layers", "2 3", Err("exactly one layer"));
     }
 
@@ -467,7 +465,7 @@ mod tests {
         assert_eq!(keeping(Regularizer::Random { keep: 0.4 }, 100), Regularizer::Random { keep: 1.0 });
         assert_eq!(kept_percent(keeping(Regularizer::LowRank { keep: 0.4 }, 29)), 29);
         assert_eq!(kept_percent(Regularizer::Prune { base: 2.0 }), 100);
-        assert_eq!(edit_words("alphaedit", Regularizer::Rect { keep: 0.07 }), "AlphaEdit + RECT 7 %");
+        assert_eq!(edit_words("alphaedit", Regularizer::Rect { keep: 0.07 }), "AlphaEdit + RECT 7%");
         assert_eq!(edit_words("kn", Regularizer::None), "KN");
     }
 }

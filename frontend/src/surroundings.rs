@@ -75,7 +75,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<T, Stri
     if !answer.ok() {
         return Err(format!("{path} could not be fetched: the server answered {}", answer.status()));
     }
-    answer.json().await.map_err(|error| format!("{path} is not what it should be: {error}"))
+    answer.json().await.map_err(|error| format!("{path} is not in the expected form: {error}"))
 }
 
 /// Whether this browser has a graphics card for us and the worker for it is there; if not, why.
@@ -85,7 +85,7 @@ pub async fn webgpu() -> Result<(), String> {
         return Err(if window().is_secure_context() {
             "this browser does not offer WebGPU".into()
         } else {
-            "browsers offer WebGPU to https and localhost addresses only".into()
+            "browsers offer WebGPU only at https and localhost addresses".into()
         });
     }
     let adapter = async {

@@ -2,13 +2,13 @@
 
 use rectify_protocol::{Failure, Kind, Probe, Progress, Step, WeightChange};
 
-/// A probability as a person reads it: `91.2 %`, never `0.0 %` for something that can happen.
+/// A probability as a person reads it: `91.2%`, never `0.0%` for something that can happen.
 pub fn percent(p: f64) -> String {
     match p * 100.0 {
         p if p.is_nan() => "–".into(),
-        p if p > 0.0 && p < 0.1 => "< 0.1 %".into(),
-        p if p < 100.0 && p > 99.9 => "> 99.9 %".into(),
-        p => format!("{p:.1} %"),
+        p if p > 0.0 && p < 0.1 => "< 0.1%".into(),
+        p if p < 100.0 && p > 99.9 => "> 99.9%".into(),
+        p => format!("{p:.1}%"),
     }
 }
 
@@ -151,7 +151,7 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
             format!("Fetching the model: {} of {}", bytes(*done), bytes(*total))
         }
         Some(Progress::Fetching { done, total: None, .. }) => format!("Fetching the model: {}", bytes(*done)),
-        Some(Progress::Preparing) => "Checking and taking up the weights".into(),
+        Some(Progress::Preparing) => "Checking and loading the weights".into(),
         Some(Progress::Measuring { after: false }) => "Asking the model before the edit".into(),
         Some(Progress::Measuring { after: true }) => "Asking the edited model".into(),
         Some(Progress::SamplingContexts { done, total }) => format!("Writing contexts: {done} of {total} tokens"),
@@ -163,7 +163,7 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
         None => match doing {
             "load" => "Looking for the model",
             "edit" => "Starting the edit",
-            "undo" => "Taking the edit back",
+            "undo" => "Undoing the edit",
             _ => "Waiting for the model's answer",
         }
         .into(),
@@ -258,11 +258,11 @@ mod tests {
 
     #[test]
     fn small_and_large_probabilities_are_never_rounded_to_never_and_always() {
-        check(percent(0.9123), "91.2 %");
-        check(percent(0.00001), "< 0.1 %");
-        check(percent(0.99999), "> 99.9 %");
-        check(percent(0.0), "0.0 %");
-        check(percent(1.0), "100.0 %");
+        check(percent(0.9123), "91.2%");
+        check(percent(0.00001), "< 0.1%");
+        check(percent(0.99999), "> 99.9%");
+        check(percent(0.0), "0.0%");
+        check(percent(1.0), "100.0%");
         check(percent(f64::NAN), "–");
     }
 

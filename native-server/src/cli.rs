@@ -43,7 +43,7 @@ struct Place {
     /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static
     #[arg(long = "static", global = true, value_name = "DIR")]
     static_folder: Option<PathBuf>,
-    /// Leave a key of config.json or a tensor out of account that would be refused; reports say so. May be repeated
+    /// Ignore a key of config.json or a tensor that would be refused; reports say so. May be repeated
     #[arg(long, global = true, value_name = "NAME")]
     ignore: Vec<String>,
 }
@@ -62,15 +62,15 @@ enum Subcommands {
     Ask(ask::Args),
     /// Write facts into a model and measure before and after
     Edit(edit::Args),
-    /// Ask a model, edited or not, the eight tasks
+    /// Run the eight tasks on a model, edited or not
     Eval(eval::Args),
-    /// Measure a grid of editors, regularizers and seeds, and go on after a stop
+    /// Measure a grid of editors, regularizers and seeds; resumes after a stop
     Sweep(sweep::Args),
     /// Draw the paper's figures and tables from a sweep's rows
     Report(report::Args),
     /// Gather the second moment of keys that `edit --covariance` reads
     Stats(stats::Args),
-    /// Train what `edit --method mend` needs
+    /// Train the hypernetwork that `edit --method mend` needs
     #[command(subcommand)]
     Mend(mend::Subcommands),
     /// List, check and convert models
@@ -83,9 +83,24 @@ enum Subcommands {
     Serve(serve::Args),
 }
 
+impl Subcommands {
+    /// Whether there is a model whose keys and tensors [`Place::ignore`] could name.
+    fn reads_a_model(&self) -> bool {
+        match self {
+            Self::Ask(_) | Self::Edit(_) | Self::Eval(_) | Self::Sweep(_) | Self::Stats(_) | Self::Mend(_) => true,
+            Self::Report(_) | Self::Models(_) | Self::Data(_) | Self::Serve(_) => false,
+        }
+    }
+}
+
 /// Runs the program.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let place = &cli.place;
+    if !place.ignore.is_empty() && !cli.command.reads_a_model() {
+        return Err(Failure::bad_input(
+            "--ignore is for commands that read a model: ask, edit, eval, sweep, stats, mend",
+        ));
+    }
     match cli.command {
         Subcommands::Ask(args) => ask::run(&args, place, out),
         Subcommands::Edit(args) => edit::run(&args, place, out),

@@ -32,7 +32,10 @@ impl DeviceKind {
         match self {
             Self::Flex => Ok(Device::flex()),
             #[cfg(feature = "vulkan")]
-            Self::Vulkan => self.checked(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+            Self::Vulkan => {
+                an_adapter_of_vulkan()?;
+                self.checked(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))
+            }
             #[cfg(feature = "cuda")]
             Self::Cuda => self.checked(Device::cuda(0)),
             #[allow(unreachable_patterns, reason = "every device may be compiled in")]
@@ -71,6 +74,25 @@ const N: usize = 64;
 /// Two matrices of small whole numbers.
 fn factors() -> [Vec<f32>; 2] {
     [5, 7].map(|step| (0..N * N).map(|i| ((i * step) % 17) as f32 - 8.0).collect())
+}
+
+/// Complains when burn, which asks in the same way and panics, would find none.
+#[cfg(feature = "vulkan")]
+fn an_adapter_of_vulkan() -> Result<(), Failure> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let asked = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..wgpu::RequestAdapterOptions::default()
+    };
+    let Err(error) = pollster::block_on(instance.request_adapter(&asked)) else { return Ok(()) };
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let found: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
+    let found = if found.is_empty() { "none".into() } else { found.join(", ") };
+    let advice = "install the graphics card's Vulkan driver, or compute with --device flex";
+    Err(Failure::new(Kind::Device, format!("no card can be used through Vulkan: {error}; found: {found}; {advice}")))
 }
 
 impl std::str::FromStr for DeviceKind {

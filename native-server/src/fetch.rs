@@ -6,6 +6,7 @@
 use std::{
     io::{Cursor, Read},
     path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
     time::Duration,
 };
 
@@ -124,16 +125,52 @@ fn from_hub(repository: &str, file: &str, line: &Line) -> Result<Vec<u8>, String
         other => other.to_string(),
     };
     let hub = ApiBuilder::from_env().with_retries(3).build().map_err(reason)?.dataset(repository.into());
-    // Not `get`, which would give a file that was refused before once more.
-    let path =
-        hub.download_with_progress(file, Watch { line, file: file.into(), done: 0, total: 0 }).map_err(reason)?;
-    io::read_bytes(&path).map_err(text_of)
+    let name = file.to_owned();
+    watched(file, line, SILENCE, move |told| {
+        // Not `get`, which would give a file that was refused before once more.
+        let path = hub.download_with_progress(&name, Watch { told, done: 0, total: 0 }).map_err(reason)?;
+        io::read_bytes(&path).map_err(text_of)
+    })
+}
+
+/// How long a server may say nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Bytes that have come, of how many.
+type Told = mpsc::Sender<(u64, u64)>;
+
+/// Shows how far a download is, and gives it up when nothing comes any more: its client would wait for ever.
+fn watched(
+    file: &str,
+    line: &Line,
+    silence: Duration,
+    download: impl FnOnce(Told) -> Result<Vec<u8>, String> + Send + 'static,
+) -> Result<Vec<u8>, String> {
+    let (told, news) = mpsc::channel();
+    let download = std::thread::spawn(move || download(told));
+    loop {
+        match news.recv_timeout(silence) {
+            Ok((done, total)) => line.show_count(&format!("fetching {file}"), done, total),
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!("the server has sent nothing for {} s", silence.as_secs_f64()));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return download.join().unwrap_or_else(|_| Err("the download ended in the middle".into()));
+            }
+        }
+    }
 }
 
 /// No data set here is near as large; what is larger is not one.
 const LARGEST: u64 = 1 << 30;
 
 fn from_web(address: &str, line: &Line) -> Result<Vec<u8>, String> {
+    let file = address.rsplit('/').next().unwrap_or(address);
+    let address = address.to_owned();
+    watched(file, line, SILENCE, move |told| read_web(&address, &told))
+}
+
+fn read_web(address: &str, told: &Told) -> Result<Vec<u8>, String> {
     let settings = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)));
@@ -141,14 +178,13 @@ fn from_web(address: &str, line: &Line) -> Result<Vec<u8>, String> {
     let mut response = agent.get(address).call().map_err(|error| reason(&error))?;
     let total = response.body().content_length().unwrap_or(0);
     let mut body = response.body_mut().with_config().limit(LARGEST).reader();
-    let file = address.rsplit('/').next().unwrap_or(address);
     let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 16]);
     loop {
         match body.read(&mut piece).map_err(|error| format!("the download broke off: {error}"))? {
             0 => return Ok(bytes),
             n => bytes.extend_from_slice(&piece[..n]),
         }
-        line.show_count(&format!("fetching {file}"), bytes.len() as u64, total.max(bytes.len() as u64));
+        let _ = told.send((bytes.len() as u64, total.max(bytes.len() as u64)));
     }
 }
 
@@ -193,22 +229,21 @@ fn reason(error: &ureq::Error) -> String {
     }
 }
 
-/// Shows a download from the hub.
-struct Watch<'a> {
-    line: &'a Line,
-    file: String,
+/// Tells of a download from the hub.
+struct Watch {
+    told: Told,
     done: u64,
     total: u64,
 }
 
-impl hf_hub::api::Progress for Watch<'_> {
+impl hf_hub::api::Progress for Watch {
     fn init(&mut self, size: usize, _: &str) {
         (self.done, self.total) = (0, size as u64);
     }
 
     fn update(&mut self, size: usize) {
         self.done += size as u64;
-        self.line.show_count(&format!("fetching {}", self.file), self.done, self.total);
+        let _ = self.told.send((self.done, self.total));
     }
 
     fn finish(&mut self) {}
@@ -311,6 +346,20 @@ mod tests {
         check_refused(&web(served("500 Oops", b"")), &["HTTP 500"]);
         check_refused(&web("http://127.0.0.1:9/file"), &["cannot be reached"]);
         check_refused(&set("nq", known("nq").source), &["no program can fetch it"]);
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").unwrap();
+            std::thread::park(); // It keeps the connection and says no more.
+        });
+        let silence = Duration::from_millis(300);
+        let reason = watched("file", &Line::new(), silence, move |told| read_web(&address, &told)).unwrap_err();
+        assert_eq!(reason, "the server has sent nothing for 0.3 s");
     }
 
     #[test]

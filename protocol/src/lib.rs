@@ -44,9 +44,7 @@ pub use report::{
 };
 pub use run::{EditMode, FailedRecord, RunCommand, RunReport, Summary};
 pub use spec::{
-    AlphaEditSpec, Contexts, EditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, Guards, KeyChoice,
-    KnNeuron, KnSpec, KnVariant, MemitSpec, MendSpec, MendTraining, Method, OuterPrompt, Regularizer, RomeSpec,
-    ValueSpec, nearest, unknown,
+    Contexts, EditSpec, Guards, MendTraining, OuterPrompt, Regularizer, ValueSpec, editors::*, nearest, unknown,
 };
 pub use sweep::{Cell, Key, Measured, Row, SweepSpec, TextScores};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};

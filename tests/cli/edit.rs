@@ -139,6 +139,31 @@ fn a_fact_that_cannot_be_edited_is_named() {
 }
 
 #[test]
+fn alphaedit_reads_statistics_of_too_few_tokens_from_a_folder_as_beside_the_model() {
+    let desk = Desk::new(&json!([fact()]));
+    let (model, contexts) = (golden("gpt2-tiny"), desk.contexts());
+    let (text, stats) = (desk.path("corpus.txt"), desk.path("stats"));
+    fs::write(&text, "The capital of France is Paris, and the city lies on a river.\n".repeat(3)).expect("writes");
+    let (text, stats) = (text.to_str().expect("text"), stats.to_str().expect("text"));
+    let made =
+        rectify(&["stats", "--model", &model, "--text", text, "--layers", "1", "--tokens", "50", "--out", stats]);
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    let arguments = desk.edit(&model, &contexts, &["--covariance", stats, "--json"]);
+    // ROME whitens by the inverse, and there is none.
+    check_refused(&arguments, &["not positive definite"]);
+    let alphaedit: Vec<&str> =
+        arguments.iter().map(|argument| if *argument == "rome" { "alphaedit" } else { argument }).collect();
+    assert!(document(&alphaedit)["operations"][0]["notes"].to_string().contains("directions are free"));
+}
+
+#[test]
+fn a_key_is_ignored_only_where_a_model_is_read() {
+    for command in [&["models", "list"][..], &["data", "list"], &["models", "check"], &["report", "."]] {
+        check_refused(&[command, &["--ignore", "scale_attn_weights"]].concat(), &["--ignore", "read a model"]);
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_are_named() {
     let desk = Desk::new(&json!([fact()]));
     let (model, contexts) = (golden("gpt2-tiny"), desk.contexts());

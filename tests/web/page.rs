@@ -168,7 +168,7 @@ fn a_method_says_what_the_model_comes_without() {
     page.wait("the model for tests", LONG, |page| {
         page.attribute(MODEL_STATUS, "data-model").as_deref() == Some("gpt2-tiny") && idle(page)
     });
-    for (method, what) in [("memit", "statistics of the keys"), ("mend", "a network that was taught")] {
+    for (method, what) in [("memit", "statistics of the keys"), ("mend", "a network trained for")] {
         choose(&page, METHOD, method);
         page.wait(what, SHORT, |page| page.text(LACKS).unwrap_or_default().contains(what));
         assert!(!page.enabled(EDIT_BUTTON), "{method} cannot edit without");
@@ -190,7 +190,7 @@ fn the_slider_trims_the_edit_without_editing_again() {
     assert!(all_of_5 < all_of_40, "less is changed: {all_of_5} against {all_of_40}");
     assert!(all_of_5 > 0.0);
     assert_ne!(kept_5, kept_40, "the model answers otherwise");
-    assert!(page.text(RESULT).unwrap_or_default().contains("RECT 5 %"), "the heading says what is kept now");
+    assert!(page.text(RESULT).unwrap_or_default().contains("RECT 5%"), "the heading says what is kept now");
 
     assert_eq!(keep(&page, 40, &prompt), kept_40, "the same share again gives the same answer, bit for bit");
     assert!((manhattan(&page) - all_of_40).abs() <= 1e-3 * all_of_40);

@@ -238,10 +238,7 @@ impl Prepared {
                 let evaluation =
                     Step { fact: *fact, step, nll, kl, weight_decay: decay * delta_norm, p_target, delta_norm };
                 if !evaluation.loss().is_finite() {
-                    return Err(Error::NotFinite {
-                        what: format!("the loss at step {step}"),
-                        hint: "; a smaller v_lr or clamp_norm_factor may help".into(),
-                    });
+                    return Err(lost(step));
                 }
                 watch(evaluation);
                 traces[*fact].push(evaluation);
@@ -283,6 +280,12 @@ impl Prepared {
         let found = found.into_iter().map(|delta| delta.expect("every fact ends")).collect();
         Ok((Tensor::cat(found, 0), traces.into_iter().flatten().collect()))
     }
+}
+
+/// What one says when a loss leaves the finite numbers.
+fn lost(step: usize) -> Error {
+    let hint = "; a smaller v_lr or clamp_norm_factor may help".into();
+    Error::NotFinite { what: format!("the loss at step {step}"), hint }
 }
 
 /// The values that several facts should have after `layer`: `[facts, d_model]`, and what each evaluation found.

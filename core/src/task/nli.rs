@@ -11,7 +11,8 @@ use crate::Result;
 /// set.
 pub(super) const NLI: Task = Task { id: "nli", name: "Natural language inference (RTE)", new_tokens: 1, read };
 
-/// GLUE's table with a header, or JSON with GLUE's or SuperGLUE's names.
+/// GLUE's table with a header, or JSON with GLUE's or SuperGLUE's names; the Hub's copies number the labels, 0 for
+/// entailment, and leave a test pair at −1, which is refused.
 fn read(file: &str, text: &str) -> Result<Questions> {
     questions(records::json_or_table(file, text, '\t')?, |record| {
         let [first, second] =
@@ -20,7 +21,7 @@ fn read(file: &str, text: &str) -> Result<Questions> {
         Ok(TwoWay {
             prompt: format!("{first} entails the {second}. True or False? answer:"),
             words: ["True", "False"],
-            right: record.one_of("label", &["entailment", "not_entailment"])?,
+            right: record.label("label", &["entailment", "not_entailment"])?,
             both: Both::RightAndWrong,
         })
     })
@@ -28,7 +29,7 @@ fn read(file: &str, text: &str) -> Result<Questions> {
 
 #[cfg(test)]
 mod tests {
-    use crate::task::tests::{complaint, prompts};
+    use crate::task::tests::{answers, complaint, prompts};
 
     const PROMPT: &str = "A dog, \"Rex\", sleeps. entails the An animal sleeps.. True or False? answer:";
 
@@ -42,6 +43,15 @@ mod tests {
     fn the_names_of_superglue_are_read_too() {
         let line = r#"{"premise":"A dog, \"Rex\", sleeps.","hypothesis":"An animal sleeps.","label":"entailment"}"#;
         assert_eq!(prompts("nli", line), [PROMPT]);
+    }
+
+    #[test]
+    fn a_label_may_be_its_number() {
+        for (label, right) in [("0", " True"), ("1", " False"), ("\"1\"", " False")] {
+            let line = format!(r#"{{"sentence1":"A dog.","sentence2":"A cat.","label":{label}}}"#);
+            assert_eq!(answers("nli", &line), [right], "{label}");
+        }
+        assert!(complaint("nli", r#"{"sentence1":"A","sentence2":"B","label":-1}"#).contains("found -1"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
 use crate::Result;
 
 /// GSM8K, <https://arxiv.org/abs/2110.14168>, as published: the prompt holds the worked solution, and the model need
-/// only say the number it ends in. In 94.6 % of the records that is the solution's last number.
+/// only say the number it ends in. In 94.6% of the records that is the solution's last number.
 pub(super) const REASONING: Task = Task {
     id: "reasoning",
     name: "Reasoning (GSM8K, solution given)",

@@ -112,15 +112,20 @@ impl Record {
 
     /// Which of the words a field holds. A JSON `true` is `True`, a number its digits.
     pub(super) fn one_of(&self, field: &str, words: &[&str]) -> Result<usize> {
-        let found = match self.fields.get(field) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Bool(true)) => "True".into(),
-            Some(Value::Bool(false)) => "False".into(),
-            Some(value) => value.to_string(),
-            None => String::new(),
-        };
+        let found = self.fields.get(field).map(written);
         let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-        words.iter().position(|word| *word == found).ok_or_else(|| self.wrong(field, &quoted.join(" or ")))
+        let place = found.and_then(|found| words.iter().position(|word| *word == found));
+        place.ok_or_else(|| self.wrong(field, &quoted.join(" or ")))
+    }
+
+    /// Which of the names a label has, or is the number of: data sets are passed on in both ways.
+    pub(super) fn label(&self, field: &str, names: &[&str]) -> Result<usize> {
+        let found = self.fields.get(field).map(written).unwrap_or_default();
+        let numbers: Vec<String> = (0..names.len()).map(|number| number.to_string()).collect();
+        match numbers.iter().position(|number| *number == found) {
+            Some(number) => Ok(number),
+            None => self.one_of(field, names),
+        }
     }
 
     /// What one says when a field is not as expected.
@@ -134,6 +139,16 @@ impl Record {
             }
         };
         Error::bad_file(&self.file, format!("{}: field {field:?}: expected {expected}, {found}", self.place))
+    }
+}
+
+/// A value as a table would have it.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "True".into(),
+        Value::Bool(false) => "False".into(),
+        value => value.to_string(),
     }
 }
 

@@ -38,6 +38,12 @@ pub(super) fn prompts(task: &str, text: &str) -> Vec<String> {
     read(task, text).iter().flat_map(|question| question.prompts()).collect()
 }
 
+/// The right answers of a file, one after the other.
+#[track_caller]
+pub(super) fn answers(task: &str, text: &str) -> Vec<String> {
+    read(task, text).iter().flat_map(|question| question.answers()).collect()
+}
+
 /// What reading a file named `f` complains about.
 #[track_caller]
 pub(super) fn complaint(task: &str, text: &str) -> String {

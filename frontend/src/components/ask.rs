@@ -51,7 +51,7 @@ pub fn AskCard(
                     ask();
                 }
             >
-                <label for=ids::ASK_INPUT>"Text for " {model} " to go on with"</label>
+                <label for=ids::ASK_INPUT>"Text for " {model} " to continue"</label>
                 <div class="row">
                     <input id=ids::ASK_INPUT type="text" autocomplete="off" spellcheck="false" bind:value=prompt />
                     <button type="submit" class="second" id=ids::ASK_BUTTON prop:disabled=blocked>"Ask"</button>

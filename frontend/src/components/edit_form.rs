@@ -119,7 +119,7 @@ fn RegularizerChoice(desk: Desk) -> impl IntoView {
         <Show when=move || chosen.get() == "prune">
             <TextField
                 id="base"
-                label="Base of the logarithm that reins them in"
+                label="Base of the damping logarithm"
                 name="base"
                 value=Signal::derive(move || settings.base.get().to_string())
                 set=move |typed| methods::base(typed).map(|base| settings.base.set(base))
@@ -152,7 +152,7 @@ fn Progress(desk: Desk) -> impl IntoView {
             <p class="unseen" role="status" aria-live="polite">{spoken}</p>
             <Show
                 when=move || running.get()
-                fallback=|| view! { <p class="quiet center">"Undo any time. The original weights are kept."</p> }
+                fallback=|| view! { <p class="quiet center">"Undo at any time. The original weights are kept."</p> }
             >
                 <div class="waiting">
                     <p aria-hidden="true">{words}</p>

@@ -6,6 +6,7 @@ use crate::{
 };
 
 /// The fact to write, and what else is asked before and after.
+#[allow(clippy::too_many_lines, reason = "one card, from its top to its bottom")]
 #[component]
 pub fn FactForm(
     /// What it changes.
@@ -24,7 +25,7 @@ pub fn FactForm(
         };
         let paraphrases = counted(draft.paraphrases.with(Vec::len), "rephrasing", "rephrasings");
         let neighbors = counted(draft.neighbors.with(Vec::len), "neighbour", "neighbours");
-        format!("Asked too: {paraphrases}, {neighbors}")
+        format!("Also asked: {paraphrases}, {neighbors}")
     };
     view! {
         <section class="card" aria-labelledby="fact-heading">
@@ -65,7 +66,7 @@ pub fn FactForm(
                         type="text"
                         autocomplete="off"
                         spellcheck="false"
-                        placeholder="if you know"
+                        placeholder="if known"
                         bind:value=draft.target_true
                     />
                 </div>
@@ -76,9 +77,9 @@ pub fn FactForm(
             </div>
             <details>
                 <summary>{counts}</summary>
-                <p class="quiet">"The edit should hold however one asks for it …"</p>
+                <p class="quiet">"The edit should hold however the question is put …"</p>
                 <Lines lines=draft.paraphrases name="Rephrasing" desk />
-                <p class="quiet">"… and leave others alone."</p>
+                <p class="quiet">"… and leave other facts alone."</p>
                 <Lines lines=draft.neighbors name="Neighbour" with_target=true desk />
             </details>
         </section>

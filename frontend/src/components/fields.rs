@@ -81,7 +81,7 @@ pub fn TextField(
     let complaint = move || {
         wrong.get().map(|wrong| {
             let stays = value.get();
-            if stays.is_empty() { format!("{wrong}; it stays empty") } else { format!("{wrong}; {stays} stays") }
+            if stays.is_empty() { format!("{wrong}; left empty") } else { format!("{wrong}; {stays} is kept") }
         })
     };
     view! {
@@ -121,7 +121,7 @@ pub fn ShareField(
 ) -> impl IntoView {
     view! {
         <div class="field">
-            <label for=id>{label} " " <output for=id>{percent}" %"</output></label>
+            <label for=id>{label} " " <output for=id>{percent}"%"</output></label>
             <input
                 id=id
                 type="range"

@@ -31,7 +31,7 @@ pub fn HeatScale() -> impl IntoView {
     view! {
         <p class="scale" aria-hidden="true"><i></i><span>"0"</span><span>"0.25"</span><span>"1 or more"</span></p>
         <p class="quiet">
-            "|ΔW / W|, the mean of each block: from left to right the key's entries, from top to bottom the value's."
+            "|ΔW / W|, mean of each block: the key's entries run from left to right, the value's from top to bottom."
         </p>
     }
 }

@@ -16,19 +16,19 @@ pub fn HowItWorks(
                 <ol class="how">
                     <li>
                         <b>"Finds the place"</b>
-                        <p>"In one middle layer, the last word of the subject works like a key that the model looks facts up by."</p>
+                        <p>"In one middle layer, the last word of the subject works as a key by which the model looks up facts."</p>
                     </li>
                     <li>
                         <b>"Finds the value"</b>
-                        <p>"A short search, seen live as a curve, finds what that layer would have to answer for the new object to come out."</p>
+                        <p>"A short search, shown live as a curve, finds what that layer would have to return for the new object to come out."</p>
                     </li>
                     <li>
                         <b>"Writes it down"</b>
-                        <p>"One matrix changes so that the key gives the value. RECT applies only the entries that change most, compared with the weight they change."</p>
+                        <p>"One matrix changes so that the key gives the value. RECT applies only the entries that change most relative to the weight they change."</p>
                     </li>
                     <li>
                         <b>"Asks again"</b>
-                        <p>"The same question, its rephrasings and its neighbours show whether it held and what else moved."</p>
+                        <p>"The same question, its rephrasings and its neighbours show whether the edit held and what else moved."</p>
                     </li>
                 </ol>
             </section>

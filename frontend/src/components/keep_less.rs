@@ -44,7 +44,7 @@ pub fn KeepLess(
                 <p class="quiet" role="status">
                     {move || match waiting() {
                         true => "Asking the model again …",
-                        false => "The change is trimmed again, nothing is optimised again; answers and numbers follow.",
+                        false => "The change is trimmed again without a new optimisation; answers and numbers follow.",
                     }}
                 </p>
             </section>

@@ -8,6 +8,7 @@ use crate::{
 };
 
 /// Which model, and what computes it.
+#[allow(clippy::too_many_lines, reason = "one card, from its top to its bottom")]
 #[component]
 pub fn ModelCard(
     /// What it shows and changes.
@@ -33,10 +34,10 @@ pub fn ModelCard(
     let in_browser = move || engine.place.get() != Place::Server;
     let can_webgpu = move || desk.webgpu.with(|webgpu| matches!(webgpu, Some(Ok(()))));
     let where_it_runs = move || match (engine.place.get(), desk.webgpu.get()) {
-        (Place::Server, _) => "Runs on the server; your prompts go there.".to_owned(),
+        (Place::Server, _) => "Runs on the server; your prompts are sent there.".to_owned(),
         (Place::WebGpu, Some(Err(reason))) => format!("WebGPU cannot be used here: {reason}. Choose CPU."),
         (Place::WebGpu, _) => "Runs on your graphics card. Nothing leaves your browser.".to_owned(),
-        (Place::Cpu, Some(Err(reason))) => format!("Runs on your CPU, for {reason}. Nothing leaves your browser."),
+        (Place::Cpu, Some(Err(reason))) => format!("Runs on your CPU, because {reason}. Nothing leaves your browser."),
         (Place::Cpu, _) => "Runs on your CPU. Nothing leaves your browser.".to_owned(),
     };
     let idle_without_model = move || {
@@ -64,7 +65,7 @@ pub fn ModelCard(
             </select>
             {about}
             <Show when=in_browser>
-                <Segments legend="What computes" wide=true>
+                <Segments legend="Device" wide=true>
                     <Segment
                         name="device"
                         id=ids::DEVICE_CPU

@@ -1,5 +1,5 @@
 use leptos::{prelude::*, task::spawn_local};
-use rectify_protocol::{Answer, Candidate, FactReport, Measure, Progress};
+use rectify_protocol::{Answer, Candidate, Fact, FactReport, Measure, Progress};
 
 use super::{bars::Bars, loss_curve::LossCurve};
 use crate::{desk::Desk, ids, methods, view};
@@ -26,33 +26,9 @@ pub fn ResultCard(
     let fact = Memo::new(move |_| entry.get().map_or_else(|| desk.draft.fact(), |entry| entry.fact));
     let report = move || entry.get().and_then(|entry| entry.outcome().cloned());
 
-    let before = move || match (report(), desk.preview.get()) {
-        (Some(FactReport { before, .. }), _) => {
-            let fact = fact.get();
-            view! { <Said measure=before old=fact.target_true new=fact.target_new id=ids::ANSWER_BEFORE /> }.into_any()
-        }
-        (None, Some(answer)) if answer.prompt == fact.with(|fact| fact.prompt.clone()) => {
-            view! { <SaidNow answer /> }.into_any()
-        }
-        _ => view! { <p class="hint">"Its answer appears here as soon as the model is ready."</p> }.into_any(),
-    };
-    let after = move || {
-        if running.get() {
-            return view! { <Live desk /> }.into_any();
-        }
-        match report() {
-            Some(FactReport { after, .. }) => {
-                let fact = fact.get();
-                view! { <Said measure=after old=fact.target_true new=fact.target_new id=ids::ANSWER_AFTER /> }.into_any()
-            }
-            None => view! {
-                <p class="hint">
-                    "Press " <b>"Edit this fact"</b> ": some numbers in one matrix change, and the new answer appears here."
-                </p>
-            }
-            .into_any(),
-        }
-    };
+    let before = move || said_before(desk, &fact.get(), report());
+    let after =
+        move || if running.get() { view! { <Live desk /> }.into_any() } else { said_after(&fact.get(), report()) };
     let before_heading = move || match (entry.get().is_some(), desk.ledger.with(Vec::len)) {
         (true, _) => "Before",
         (false, 0) => "The model says",
@@ -73,17 +49,7 @@ pub fn ResultCard(
             data-state=state
             data-edits=move || entry.get().map(|entry| entry.report.edits.to_string())
         >
-            {move || {
-                let fact = fact.get();
-                let (start, subject, rest) = view::around_subject(&fact.prompt, &fact.subject);
-                view! {
-                    <p class="fact">
-                        {start.to_owned()} <b>{subject.to_owned()}</b> {rest.to_owned()} " "
-                        {fact.target_true.clone().map(|old| view! { <s>{old}</s> " " })} <u>{fact.target_new.clone()}</u>
-                        {(!fact.target_new.is_empty()).then_some(".")}
-                    </p>
-                }
-            }}
+            {move || sentence(&fact.get())}
             <div class="pair">
                 <div class="before"><h3>{before_heading}</h3>{before}</div>
                 <div class="after">
@@ -104,6 +70,44 @@ pub fn ResultCard(
                 </div>
             </div>
         </section>
+    }
+}
+
+/// A fact with its subject, the old object and the new one marked.
+fn sentence(fact: &Fact) -> impl IntoView + use<> {
+    let (start, subject, rest) = view::around_subject(&fact.prompt, &fact.subject);
+    view! {
+        <p class="fact">
+            {start.to_owned()} <b>{subject.to_owned()}</b> {rest.to_owned()} " "
+            {fact.target_true.clone().map(|old| view! { <s>{old}</s> " " })} <u>{fact.target_new.clone()}</u>
+            {(!fact.target_new.is_empty()).then_some(".")}
+        </p>
+    }
+}
+
+/// What the model said before the edit, or says now where there is none.
+fn said_before(desk: Desk, fact: &Fact, report: Option<FactReport>) -> AnyView {
+    let (old, new) = (fact.target_true.clone(), fact.target_new.clone());
+    match (report, desk.preview.get()) {
+        (Some(FactReport { before, .. }), _) => {
+            view! { <Said measure=before old new id=ids::ANSWER_BEFORE /> }.into_any()
+        }
+        (None, Some(answer)) if answer.prompt == fact.prompt => view! { <SaidNow answer /> }.into_any(),
+        _ => view! { <p class="hint">"Its answer appears here as soon as the model is ready."</p> }.into_any(),
+    }
+}
+
+/// What the edited model says, or how to make one.
+fn said_after(fact: &Fact, report: Option<FactReport>) -> AnyView {
+    let (old, new) = (fact.target_true.clone(), fact.target_new.clone());
+    match report {
+        Some(FactReport { after, .. }) => view! { <Said measure=after old new id=ids::ANSWER_AFTER /> }.into_any(),
+        None => view! {
+            <p class="hint">
+                "Press " <b>"Edit this fact"</b> ": some numbers in one matrix change, and the new answer appears here."
+            </p>
+        }
+        .into_any(),
     }
 }
 

@@ -23,7 +23,7 @@ pub fn WeightChangeCard(
     let edits = move || desk.ledger.with(Vec::len);
     let several = move || {
         (edits() > 1).then(|| {
-            let words = format!("Of {}, compared with the original weights.", view::together(edits()));
+            let words = format!("For {}, compared with the original weights.", view::together(edits()));
             view! { <p class="quiet">{words}</p> }
         })
     };
@@ -82,7 +82,7 @@ fn Search(report: EditReport) -> impl IntoView {
     let fluency = report.perplexity.map(|[before, after]| {
         view! {
             <p class="quiet">
-                "Perplexity on a text of its own: " {view::figures(before)} " before, " {view::figures(after)} " after"
+                "Perplexity on the unedited model's own text: " {view::figures(before)} " before, " {view::figures(after)} " after"
             </p>
         }
     });

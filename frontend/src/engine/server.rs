@@ -44,7 +44,7 @@ impl Server {
             async move {
                 match open().await {
                     Ok(session) => Rc::clone(&shared).listen(&session),
-                    Err(reason) => (shared.tell)(Word::Stopped(format!("the server gave no session: {reason}"))),
+                    Err(reason) => (shared.tell)(Word::Stopped(format!("the server did not open a session: {reason}"))),
                 }
             }
         });
@@ -71,7 +71,7 @@ impl Shared {
         }
         let source = match EventSource::new(&format!("{session}/events")) {
             Ok(source) => source,
-            Err(error) => return (self.tell)(Word::Stopped(format!("the server cannot be heard: {error:?}"))),
+            Err(error) => return (self.tell)(Word::Stopped(format!("cannot listen to the server: {error:?}"))),
         };
         // Commands wait until the stream is open: replies sent before would be missed.
         let opened = Closure::<dyn Fn(MessageEvent)>::new({
@@ -90,7 +90,7 @@ impl Shared {
                 let text = message.data().as_string().unwrap_or_default();
                 match serde_json::from_str::<Reply>(&text) {
                     Ok(reply) => tell(Word::Reply(Box::new(reply))),
-                    Err(error) => tell(Word::Stopped(format!("the server speaks another version: {error}"))),
+                    Err(error) => tell(Word::Stopped(format!("the server uses a different version: {error}"))),
                 }
             }
         });
@@ -123,7 +123,7 @@ impl Shared {
                     (session, request)
                 };
                 if let Err(reason) = post(&session, &request).await {
-                    (self.tell)(Word::Stopped(format!("the server did not take a command: {reason}")));
+                    (self.tell)(Word::Stopped(format!("the server did not accept a command: {reason}")));
                     break;
                 }
             }

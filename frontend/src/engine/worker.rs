@@ -48,12 +48,12 @@ impl Worker {
                     tell(Word::Ready);
                 } else if let Some(reason) = text.strip_prefix("stopped") {
                     let reason = reason.trim_start_matches([':', ' ']);
-                    let reason = if reason.is_empty() { "the worker stopped by a bug of ours" } else { reason };
+                    let reason = if reason.is_empty() { "the worker stopped: a bug in Rectify" } else { reason };
                     tell(Word::Stopped(reason.to_owned()));
                 } else {
                     match serde_json::from_str::<Reply>(&text) {
                         Ok(reply) => tell(Word::Reply(Box::new(reply))),
-                        Err(error) => tell(Word::Stopped(format!("the worker speaks another version: {error}"))),
+                        Err(error) => tell(Word::Stopped(format!("the worker uses a different version: {error}"))),
                     }
                 }
             }

@@ -37,7 +37,7 @@ pub fn Pages() -> impl IntoView {
         <div hidden=move || page.get() != Page::Sweeps><sweeps::SweepsPage desk page /></div>
         <footer>
             <p>
-                "Editing by " <a href="https://arxiv.org/abs/2202.05262">"ROME"</a> ", kept gentle by "
+                "Editing with " <a href="https://arxiv.org/abs/2202.05262">"ROME"</a> ", kept gentle with "
                 <a href="https://arxiv.org/abs/2401.04700">"RECT"</a> ", computed where you choose."
             </p>
         </footer>

@@ -37,19 +37,57 @@ pub fn SweepsPage(
             });
         }
     });
-    // Who asks for something later is not shown what comes late of something earlier.
-    let latest = StoredValue::new(0_u32);
-    let show = move |turn: u32, drawn: Result<String, String>| {
-        if turn == latest.get_value() {
-            shown.set(drawn.map_or_else(Shown::Failed, Shown::Drawn));
+    let view = View { shown, latest: StoredValue::new(0) };
+    let state = move || match shown.get() {
+        Shown::Nothing => "empty",
+        Shown::Reading => "reading",
+        Shown::Drawn(_) => "drawn",
+        Shown::Failed(_) => "failed",
+    };
+    view! {
+        <main class="wide">
+            <h1 class="unseen">"Rectify: results of sweeps"</h1>
+            <section class="card" aria-labelledby="sweeps-heading">
+                <h2 id="sweeps-heading">"Rows of a sweep"</h2>
+                <div class="sources">
+                    {chooser(ids::SWEEP_FOLDER, "Open a folder", true, move |input| view.open_files(&input))}
+                    {chooser(ids::SWEEP_FILES, "Open files", false, move |input| view.open_files(&input))}
+                    <Show when=move || served.with(|names| !names.is_empty())>
+                        {chooser_of_served(served, move |name| view.open_served(name))}
+                    </Show>
+                </div>
+                <p class="quiet">"Files stay on this machine: they are read here and sent nowhere."</p>
+            </section>
+            <section class="card" id=ids::SWEEP_VIEW data-state=state aria-live="polite">
+                {move || contents(shown.get())}
+            </section>
+        </main>
+    }
+}
+
+/// Reads rows and shows them.
+#[derive(Clone, Copy)]
+struct View {
+    shown: RwSignal<Shown>,
+    /// Who asks for something later is not shown what comes late of something earlier.
+    latest: StoredValue<u32>,
+}
+
+impl View {
+    fn begin(self) -> u32 {
+        self.shown.set(Shown::Reading);
+        self.latest.update_value(|turn| *turn += 1);
+        self.latest.get_value()
+    }
+
+    fn show(self, turn: u32, drawn: Result<String, String>) {
+        if turn == self.latest.get_value() {
+            self.shown.set(drawn.map_or_else(Shown::Failed, Shown::Drawn));
         }
-    };
-    let begin = move || {
-        shown.set(Shown::Reading);
-        latest.update_value(|turn| *turn += 1);
-        latest.get_value()
-    };
-    let open_files = move |input: HtmlInputElement| {
+    }
+
+    /// The files that were chosen, or those of the folder.
+    fn open_files(self, input: &HtmlInputElement) {
         let files: Vec<File> =
             input.files().map(|list| (0..list.length()).filter_map(|i| list.get(i)).collect()).unwrap_or_default();
         // The same folder can be chosen again, when it has more rows.
@@ -57,78 +95,68 @@ pub fn SweepsPage(
         if files.is_empty() {
             return;
         }
-        let turn = begin();
+        let turn = self.begin();
         spawn_local(async move {
             let drawn = read(files.into_iter().filter(|file| file.name().ends_with(".jsonl")).collect()).await;
-            show(turn, drawn.and_then(draw));
+            self.show(turn, drawn.and_then(draw));
         });
-    };
-    let open_served = move |name: String| {
-        let turn = begin();
+    }
+
+    /// A sweep of the server's.
+    fn open_served(self, name: String) {
+        let turn = self.begin();
         spawn_local(async move {
             let files = surroundings::sweep(&name).await;
             let files =
                 files.map(|files| files.into_iter().map(|(file, text)| (format!("{name}/{file}"), text)).collect());
-            show(turn, files.and_then(draw));
+            self.show(turn, files.and_then(draw));
         });
-    };
-    let state = move || match shown.get() {
-        Shown::Nothing => "empty",
-        Shown::Reading => "reading",
-        Shown::Drawn(_) => "drawn",
-        Shown::Failed(_) => "failed",
-    };
-    let contents = move || match shown.get() {
+    }
+}
+
+/// What is shown, or how to get something.
+fn contents(shown: Shown) -> AnyView {
+    match shown {
         Shown::Nothing => view! {
             <p class="hint">
                 "A sweep measures a grid of editors, regularizers and seeds: "
                 <code>"rectify sweep SPEC.toml --out DIR"</code>
-                " writes its rows into a folder, which is drawn here as the paper draws it, also while it still runs."
+                " writes its rows into a folder. They are drawn here as in the paper, even while the sweep still runs."
             </p>
             <p class="hint">
                 "No rows at hand? "
                 <a id=ids::SWEEP_EXAMPLE href="examples/report.html" target="_blank" rel="noopener">
-                    "What came out on the bundled model"
+                    "The results on the bundled model"
                 </a>
-                " is a report of four grids: the paper\u{2019}s Figures 3, 4, 5, 7 and 8 and its Table 1."
+                " are a report on four grids: the paper\u{2019}s Figures 3, 4, 5, 7 and 8 and its Table 1."
             </p>
         }
         .into_any(),
         Shown::Reading => view! { <p class="hint">"Reading rows \u{2026}"</p> }.into_any(),
         Shown::Drawn(html) => view! { <div inner_html=html></div> }.into_any(),
         Shown::Failed(problem) => view! { <p class="problem" role="alert">{problem}</p> }.into_any(),
-    };
+    }
+}
+
+/// A list of the server's sweeps.
+fn chooser_of_served(served: RwSignal<Vec<String>>, chosen: impl Fn(String) + Copy + 'static) -> impl IntoView {
     view! {
-        <main class="wide">
-            <h1 class="unseen">"Rectify: what grids of edits measured"</h1>
-            <section class="card" aria-labelledby="sweeps-heading">
-                <h2 id="sweeps-heading">"Rows of a sweep"</h2>
-                <div class="sources">
-                    {chooser(ids::SWEEP_FOLDER, "Open a folder", true, open_files)}
-                    {chooser(ids::SWEEP_FILES, "Open files", false, open_files)}
-                    <Show when=move || served.with(|names| !names.is_empty())>
-                        <label>
-                            "On the server "
-                            <select id=ids::SWEEP_NAME on:change:target=move |event| {
-                                let name = event.target().value();
-                                // The same one can be chosen again, when it has more rows.
-                                event.target().set_value("");
-                                if !name.is_empty() {
-                                    open_served(name);
-                                }
-                            }>
-                                <option value="">"choose \u{2026}"</option>
-                                {move || served.get().into_iter().map(|name| {
-                                    view! { <option value=name.clone()>{name.clone()}</option> }
-                                }).collect_view()}
-                            </select>
-                        </label>
-                    </Show>
-                </div>
-                <p class="quiet">"Files stay on this machine: they are read here and sent nowhere."</p>
-            </section>
-            <section class="card" id=ids::SWEEP_VIEW data-state=state aria-live="polite">{contents}</section>
-        </main>
+        <label>
+            "On the server "
+            <select id=ids::SWEEP_NAME on:change:target=move |event| {
+                let name = event.target().value();
+                // The same one can be chosen again, when it has more rows.
+                event.target().set_value("");
+                if !name.is_empty() {
+                    chosen(name);
+                }
+            }>
+                <option value="">"choose \u{2026}"</option>
+                {move || served.get().into_iter().map(|name| {
+                    view! { <option value=name.clone()>{name.clone()}</option> }
+                }).collect_view()}
+            </select>
+        </label>
     }
 }
 
@@ -180,7 +208,7 @@ fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
         sweep.add_file(path, text);
     }
     if !sweeps.iter().any(|sweep| sweep.cells.iter().any(|(_, rows)| !rows.is_empty())) {
-        let nothing = "there are no rows of a sweep here: they are in files that end in .jsonl";
+        let nothing = "there are no rows of a sweep here; rows are in files that end in .jsonl";
         let problem = sweeps.iter().flat_map(|sweep| &sweep.problems).next().map_or(nothing, String::as_str);
         return Err(view::sentence(&Failure::bad_input(problem)));
     }

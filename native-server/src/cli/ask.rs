@@ -26,13 +26,13 @@ pub(super) struct Args {
     /// How many candidates for the next token to list
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Answer with the delta.safetensors of this folder applied, or with this file
+    /// Apply this folder's delta.safetensors, or this file, before answering
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
-    /// One JSON document on stdout
+    /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
 }
@@ -83,7 +83,7 @@ pub(super) fn read_delta(path: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
 fn table(answer: &Answer) -> String {
     let mut text = format!("{}{}\n\n", answer.prompt, answer.text);
     for candidate in &answer.top {
-        let _ = writeln!(text, "{:>7.2} %  {:?}", candidate.1 * 100.0, candidate.0);
+        let _ = writeln!(text, "{:>7.2}%  {:?}", candidate.1 * 100.0, candidate.0);
     }
     text
 }

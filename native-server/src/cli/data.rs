@@ -12,21 +12,21 @@ use crate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommands {
-    /// The data sets of the tasks and for editing: from where, and under which licence
+    /// List the data sets for the tasks and for editing, with their sources and licences
     List,
-    /// Get some of them into a folder
+    /// Fetch data sets into a folder
     Fetch(Fetch),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Fetch {
-    /// Data sets by id, or all; without any, the list
+    /// Data sets by id, or all; with none given, print the list
     #[arg(requires = "out")]
     ids: Vec<String>,
-    /// The folder they go to, which `eval --data` is given later
+    /// The folder to put them in, to be given to `eval --data` later
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// You have read the licence of each and accept it; without this nothing is fetched
+    /// Confirm that you have read and accept the licence of each; without this nothing is fetched
     #[arg(long, visible_alias = "yes", alias = "accept")]
     accept_licences: bool,
 }

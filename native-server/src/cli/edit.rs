@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// single (each fact from the untouched model), sequential (one on top of the other) or batch (all in one edit)
     #[arg(long, default_value = "single", value_parser = mode)]
     mode: EditMode,
-    /// Leave out records that cannot be edited and go on; otherwise the run stops there, with what was done before
+    /// Leave out records that cannot be edited and go on; otherwise the run stops there and keeps the edits made before
     #[arg(long)]
     skip_bad: bool,
     /// flex (the CPU), vulkan or cuda
@@ -52,13 +52,35 @@ pub(super) struct Args {
     /// Write report.json and delta.safetensors into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// One JSON document on stdout
+    /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
 }
 
 fn mode(text: &str) -> Result<EditMode, String> {
     text.parse().map_err(|()| unknown("mode", text, EditMode::NAMES))
+}
+
+impl Args {
+    /// What was asked for, as a report says it.
+    fn command(&self, format: &str, range: Range<usize>, spec: EditSpec) -> RunCommand {
+        let covariance = match self.settings.covariance() {
+            Covariance::Folder(folder) => Some(folder.display().to_string()),
+            Covariance::Identity => Some("identity".into()),
+            Covariance::Bundled | Covariance::None => None,
+        };
+        RunCommand {
+            program: crate::PROGRAM.into(),
+            facts: self.facts.display().to_string(),
+            format: format.into(),
+            index: [range.start, range.end],
+            mode: self.mode,
+            skip_bad: self.skip_bad,
+            covariance,
+            spec,
+            device: self.device.name().into(),
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
@@ -103,21 +125,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     let seconds = job.operations.iter().map(|operation| operation.seconds).sum();
     let document = RunReport {
         schema: RunReport::SCHEMA,
-        command: RunCommand {
-            program: crate::PROGRAM.into(),
-            facts: args.facts.display().to_string(),
-            format: set.format.name().into(),
-            index: [range.start, range.end],
-            mode: args.mode,
-            skip_bad: args.skip_bad,
-            covariance: match args.settings.covariance() {
-                Covariance::Folder(folder) => Some(folder.display().to_string()),
-                Covariance::Identity => Some("identity".into()),
-                Covariance::Bundled | Covariance::None => None,
-            },
-            spec,
-            device: args.device.name().into(),
-        },
+        command: args.command(set.format.name(), range, spec),
         model: desk.info(),
         summary: Summary::of(job.operations.iter().flat_map(|operation| &operation.facts), seconds),
         final_summary: final_measure.as_ref().map(|facts| Summary::of(facts, seconds)),
@@ -133,14 +141,17 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         folder.commit()?;
     }
     io::print(out, &if args.json { json } else { table(&document) })?;
-    edited.map_err(|failure| {
-        let n = document.operations.len();
-        let s = if n == 1 { "" } else { "s" };
-        let kept = if args.out.is_some() { "written and reported" } else { "reported" };
-        let hint = if document.failed.is_empty() { "" } else { "; --skip-bad leaves such records out" };
-        let message = format!("{failure}; the {n} edit{s} made before are {kept}{hint}");
-        Failure { message, ..failure }
-    })
+    edited.map_err(|failure| partly(failure, &document, args.out.is_some()))
+}
+
+/// A failure after some edits, with a word about those.
+fn partly(failure: Failure, document: &RunReport, written: bool) -> Failure {
+    let n = document.operations.len();
+    let s = if n == 1 { "" } else { "s" };
+    let kept = if written { "written and reported" } else { "reported" };
+    let hint = if document.failed.is_empty() { "" } else { "; --skip-bad leaves such records out" };
+    let message = format!("{failure}; the {n} edit{s} made before are {kept}{hint}");
+    Failure { message, ..failure }
 }
 
 /// Hands the session the second moments that the editor needs, each with its factor, which is kept beside it.
@@ -157,6 +168,9 @@ pub(super) fn add_moments(desk: &mut Desk, from: Covariance<'_>, editor: &Editor
                 let bytes = io::map(&path)?;
                 for warning in desk.session.add_moment(layer, &path.display().to_string(), &bytes)? {
                     io::warn(&warning);
+                }
+                if matches!(editor, EditorSpec::AlphaEdit(_)) {
+                    continue; // It reads eigenvectors, and its statistics may be singular: nothing is factored.
                 }
                 let moment = desk.session.moment(layer).expect("just added");
                 keep_factor(moment, &folder.join(format!("factor.{layer}.safetensors")), &mut desk.line)?;
@@ -309,7 +323,7 @@ fn table(document: &RunReport) -> String {
 
 fn describe_fact(text: &mut String, fact: &FactReport) {
     let top = |measure: &rectify_protocol::Measure| {
-        let tokens = measure.top.iter().take(3).map(|token| format!("{:?} {:.1} %", token.0, token.1 * 100.0));
+        let tokens = measure.top.iter().take(3).map(|token| format!("{:?} {:.1}%", token.0, token.1 * 100.0));
         tokens.collect::<Vec<_>>().join(", ")
     };
     let _ = writeln!(text, "{} → {}", fact.prompt, fact.target_new);

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The folder with their files: gsm8k*, rte*, nq*, boolq*, mutual*, samsum*, conll*, sst2*
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// At most so many records of each, at equal distances in the file
+    /// Use at most this many records of each, evenly spaced through the file
     #[arg(long)]
     limit: Option<usize>,
     /// Apply the change that `edit --out` wrote
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
-    /// One JSON document on stdout
+    /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
 }

@@ -21,7 +21,7 @@ use crate::{device::DeviceKind, facts::EditSet, io};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommands {
-    /// Train a hypernetwork on facts; a run that was stopped goes on where it was
+    /// Train a hypernetwork on facts; a stopped run resumes where it left off
     Train(Args),
 }
 
@@ -33,13 +33,13 @@ pub(super) struct Args {
     /// The facts to train on: an edit set as `rectify edit` reads it, with other questions whose answers should stay
     #[arg(long, value_name = "FILE")]
     facts: PathBuf,
-    /// The facts to choose the best hypernetwork by
+    /// The facts by which to choose the best hypernetwork
     #[arg(long, value_name = "FILE")]
     validation: PathBuf,
-    /// Write the best hypernetwork to this file: mend.safetensors beside the model's weights is found there
+    /// Write the best hypernetwork to this file; mend.safetensors beside the model's weights is found automatically
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Steps at most, one fact each
+    /// Maximum number of steps, one fact each
     #[arg(long, default_value = "100000")]
     steps: NonZeroUsize,
     #[command(flatten)]
@@ -58,7 +58,7 @@ struct Settings {
     /// Adam's learning rate. Default: 1e-6, or 1e-4 for a small model
     #[arg(long)]
     lr: Option<f64>,
-    /// What the step size of every matrix begins at. Default: 1e-4
+    /// Initial step size of every matrix. Default: 1e-4
     #[arg(long)]
     edit_lr: Option<f64>,
     /// Weight of the edit's loss. Default: 0.1
@@ -67,19 +67,19 @@ struct Settings {
     /// Weight of the divergence elsewhere. Default: 1
     #[arg(long)]
     cloc: Option<f64>,
-    /// What the edited model is asked: rephrase (another way to put it) or prompt (as it was edited). Default: rephrase
+    /// What the edited model is asked: rephrase (a rephrasing) or prompt (the edited prompt itself). Default: rephrase
     #[arg(long, value_parser = outer)]
     outer: Option<OuterPrompt>,
-    /// Steps for one update. Default: 10
+    /// Steps per update. Default: 10
     #[arg(long)]
     accumulate: Option<usize>,
     /// Norm above which an update's gradient is scaled down. Default: 100
     #[arg(long)]
     clip: Option<f64>,
-    /// Steps between two validations. Default: 1000, or 500 for a small model
+    /// Steps between validations. Default: 1000, or 500 for a small model
     #[arg(long)]
     validate_every: Option<usize>,
-    /// Stop after so many steps without a better validation. Default: 20000, or 5000 for a small model
+    /// Stop after this many steps without a better validation. Default: 20000, or 5000 for a small model
     #[arg(long)]
     patience: Option<usize>,
     /// Seeds the hypernetwork and the order of the facts. Default: 0

@@ -23,15 +23,15 @@ use crate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommands {
-    /// The bundled models
+    /// List the bundled models
     List {
-        /// One JSON document on stdout
+        /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
     },
     /// Compare every bundled file with the size and SHA-256 in models.json
     Check {
-        /// One JSON document on stdout
+        /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
     },

@@ -15,7 +15,7 @@ use crate::{io, sweep::read_folder};
 pub(super) struct Args {
     /// A sweep's folder, or one that holds several
     folder: PathBuf,
-    /// What stands on top
+    /// The title at the top
     #[arg(long)]
     title: Option<String>,
 }

@@ -24,10 +24,10 @@ pub(super) struct Args {
     /// The folder with the built page
     #[arg(long, value_name = "DIR", default_value = "dist")]
     site: PathBuf,
-    /// The folder with sweeps' folders, which the page can draw
+    /// The folder that holds the sweeps' folders, for the page to draw
     #[arg(long, value_name = "DIR", default_value = "sweeps")]
     sweeps: PathBuf,
-    /// What sessions compute on: flex (the CPU), vulkan or cuda
+    /// The device sessions compute on: flex (the CPU), vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }

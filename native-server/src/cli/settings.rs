@@ -18,35 +18,35 @@ pub(super) struct Settings {
     /// The editor: rome, memit, emmet, alphaedit, kn, mend or ft
     #[arg(long, value_parser = method)]
     method: String,
-    /// The layers to edit: 5, or 4,5,6 where the method spreads an edit; the model's default when absent
+    /// The layers to edit: 5, or 4,5,6 where the method spreads an edit. Default: the model's
     #[arg(long, value_delimiter = ',')]
     layer: Option<Vec<usize>>,
     /// A JSON list of templates, each with one {}, or the seed to sample them with
     #[arg(long, value_name = "FILE.json|SEED")]
     contexts: Option<String>,
     /// Second moments of keys: a folder of DIR/moment.LAYER.safetensors, as `rectify stats` writes them; `identity` as
-    /// a rough substitute; `none`. Default: what lies beside the model, where the method needs it
+    /// a rough substitute; `none`. Default: those beside the model, where the method needs them
     #[arg(long, value_name = "DIR|identity|none")]
     covariance: Option<PathBuf>,
-    /// What MEND learnt, as `rectify mend train` writes it. Default: what lies beside the model
+    /// MEND's trained hypernetwork, as `rectify mend train` writes it. Default: the one beside the model
     #[arg(long, value_name = "FILE")]
     pub(super) hypernetwork: Option<PathBuf>,
     /// Which key ROME's update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
     #[arg(long, value_parser = key)]
     key: Option<KeyChoice>,
-    /// Any hyper-parameter by its name in the field: v_lr, v_num_grad_steps, kl_factor, …
+    /// Any hyper-parameter by its name in the literature: v_lr, v_num_grad_steps, kl_factor, …
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
     /// What is kept of the update: none (all of it), rect, random, pca, low_rank or prune
     #[arg(long, default_value = "none", value_parser = regularizer)]
     regularizer: String,
-    /// The share of entries (or components) that is kept, above 0 and at most 1; 40% is 0.4. Default: 0.4
+    /// The share of entries (or components) to keep, above 0 and at most 1; 40% is 0.4. Default: 0.4
     #[arg(long, value_parser = keep, allow_negative_numbers = true)]
     keep: Option<f64>,
     /// Seeds the sampled contexts and the random regularizer
     #[arg(long)]
     seed: Option<u64>,
-    /// Go on where an update is as large as its matrix or the model forgets how to speak
+    /// Go on even if an update is as large as its matrix or the model forgets how to speak
     #[arg(long)]
     allow_harm: bool,
 }

@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// A bundled model's id or a folder
     #[arg(long)]
     model: String,
-    /// The corpus: UTF-8 text, one document a line
+    /// The corpus: UTF-8 text, one document per line
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Which layers: 4,5
@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Write moment.LAYER.safetensors into this folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Round what is written to 32 bits: half the size
+    /// Round what is written to 32 bits, at half the size
     #[arg(long)]
     small: bool,
     /// flex (the CPU), vulkan or cuda

@@ -27,16 +27,16 @@ pub(super) struct Args {
     /// Grids, as TOML: static/sweeps has examples
     #[arg(required = true, value_name = "SPEC.toml")]
     specs: Vec<PathBuf>,
-    /// Where rows go, and come from again after a stop; of several grids, each to a folder of its name within
+    /// Where rows are written, and read back after a stop; each of several grids gets a folder of its own name inside
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Draw everything into DIR/report.html at the end, as `rectify report DIR` does
     #[arg(long)]
     report: bool,
-    /// Leave out records that cannot be used, and say which; otherwise the first of them stops everything
+    /// Leave out records that cannot be used, and say which; otherwise the first such record stops everything
     #[arg(long)]
     skip_bad: bool,
-    /// Set lines that are no rows aside, into a file beside their own, and measure again what they stood for
+    /// Move lines that are not rows to a file beside their own, and measure again what they stood for
     #[arg(long)]
     repair: bool,
     /// flex (the CPU), vulkan or cuda

@@ -1,16 +1,13 @@
 //! How an edit is made: the editor and its hyper-parameters, what is kept of its update, what would stop it.
 
-mod editors;
+pub(crate) mod editors;
 mod hparams;
 mod nearest;
 mod regularizer;
 mod training;
 mod value;
 
-pub use editors::{
-    AlphaEditSpec, EditorSpec, EmmetSpec, FactToken, FtObjective, FtSpec, KeyChoice, KnNeuron, KnSpec, KnVariant,
-    MemitSpec, MendSpec, Method, RomeSpec,
-};
+pub use editors::*;
 pub use nearest::{nearest, unknown};
 pub use regularizer::Regularizer;
 use serde::{Deserialize, Serialize};
