@@ -454,7 +454,7 @@ impl Opened {
         spec: &EditSpec,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<(Option<Sampling>, Vec<String>)> {
-        let Some(value) = spec.editor.value() else { return Ok((None, Vec::new())) };
+        let Some(value) = spec.editor.value() else { return Ok((None, vec![contexts::SLOT.into()])) };
         let sampling = if matches!(spec.editor, EditorSpec::Rome(_)) { Sampling::Twenty } else { Sampling::Five };
         let sampled = (value.contexts == Contexts::Sampled).then_some(sampling);
         if let Some(known) = sampled.and_then(|sampling| self.contexts.get(&(sampling, spec.seed))) {

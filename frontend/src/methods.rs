@@ -103,12 +103,12 @@ pub fn steps(editor: &EditorSpec) -> Option<usize> {
 }
 
 /// What the search for the change was, as a heading.
-pub fn search_heading(method: &str) -> &'static str {
-    match method {
-        "kn" => "How the neurons were found",
-        "mend" => "How the change was made",
-        "ft" => "How it was trained",
-        _ => "How the value was found",
+pub fn search_heading(editor: &EditorSpec) -> &'static str {
+    match editor {
+        EditorSpec::Kn(_) => "How the neurons were found",
+        EditorSpec::Ft(_) => "How it was trained",
+        editor if editor.value().is_some() => "How the value was found",
+        _ => "How the change was made",
     }
 }
 

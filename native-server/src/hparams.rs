@@ -146,6 +146,20 @@ mod tests {
         check("", "demo-nano", true, None);
     }
 
+    /// The command line looks for the file, the page for the method in `models.json`.
+    #[test]
+    fn a_bundled_model_lists_the_methods_it_has_settings_for() {
+        let text = fs::read_to_string(shipped().join("../models.json")).unwrap();
+        let catalog: rectify_protocol::Catalog = serde_json::from_str(&text).unwrap();
+        for model in &catalog.models {
+            for method in EditorSpec::METHODS {
+                let file = shipped().join(format!("{method}/{}.toml", model.id));
+                let listed = model.hparams.iter().any(|known| known == method);
+                assert_eq!(file.is_file(), listed, "{}: {method}", model.id);
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_with_the_table_or_a_file_is_named() {
         let mut loaded = nano();

@@ -10,7 +10,7 @@ use std::{
 use rectify_core::{
     Answered,
     model::{LoadedModel, Model},
-    task::{Question, TASKS, Task, VARIANTS},
+    task::{MORE, Question, TASKS, Task},
 };
 use rectify_protocol::{Continuation, Failure, Judgement, Kind, unknown};
 
@@ -40,6 +40,18 @@ const FILES: &[(&str, &[&str])] = &[
     ("sentiment", &["sst2", "sst-2"]),
 ];
 
+/// What `--tasks` takes.
+pub fn words() -> String {
+    let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id).collect::<Vec<_>>().join(", ");
+    format!("Tasks by id, or all: {}. Not in all: {}", ids(TASKS), ids(MORE))
+}
+
+/// What `--data` takes.
+pub fn words_about_files() -> String {
+    let names: Vec<String> = FILES.iter().map(|(_, beginnings)| format!("{}*", beginnings[0])).collect();
+    format!("The folder with their files: {}", names.join(", "))
+}
+
 /// The tasks of these ids; `all` are the paper's eight.
 ///
 /// # Errors
@@ -52,7 +64,7 @@ pub fn named(ids: &[String]) -> Result<Vec<&'static Task>, Failure> {
             tasks.extend(TASKS);
             continue;
         }
-        let known: Vec<&str> = TASKS.iter().chain(VARIANTS).map(|task| task.id).chain(["all"]).collect();
+        let known: Vec<&str> = TASKS.iter().chain(MORE).map(|task| task.id).chain(["all"]).collect();
         let found = Task::find(id);
         tasks.push(found.ok_or_else(|| Failure::bad_input(unknown("task", id, &known)))?);
     }
@@ -189,8 +201,15 @@ mod tests {
             let loaded = load(task, &demo(), None).unwrap();
             assert_eq!(loaded.questions.len(), 240, "{}", task.id);
         }
-        for variant in VARIANTS {
-            load(variant, &demo(), Some(3)).unwrap();
+        for (variant, _) in VARIANTS_OF {
+            load(Task::find(variant).unwrap(), &demo(), Some(3)).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_task_has_a_file_of_a_name() {
+        for task in TASKS.iter().chain(MORE) {
+            assert!(FILES.iter().any(|(id, _)| *id == id_of(task)), "FILES has no line for {}", task.id);
         }
     }
 

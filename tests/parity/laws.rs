@@ -161,7 +161,9 @@ fn edit_by(session: &mut Session, editor: &str, regularizer: Regularizer) -> rec
 #[golden::test]
 fn every_editor_that_needs_no_training_makes_the_target_likelier_and_can_be_undone() {
     for name in MODELS {
-        for editor in ["rome", "memit", "emmet", "alphaedit"] {
+        // KN rewrites what it finds and promises nothing, MEND must be trained, and fine-tuning has laws of its own.
+        let others = ["kn", "mend", "ft"];
+        for editor in EditorSpec::METHODS.iter().filter(|method| !others.contains(method)) {
             let mut session = session(name);
             let before = ask(&mut session);
             let Ok(Event::Edited(report)) = edit_by(&mut session, editor, Regularizer::None) else {

@@ -24,6 +24,7 @@ type Command = (&'static str, &'static str, &'static str, fn(&mut Args) -> Resul
 const COMMANDS: &[Command] = &[
     ("play", "[--port N] [--no-webgpu]", "build the page and serve it with the bundled model", web::play),
     ("test", "[NAME]", "run every test, the browser's too; or the native ones whose name contains NAME", test::test),
+    ("rectify", "ARGS…", "build the program and run it", web::rectify),
     ("fuzz", "[--minutes N]", "break files for N minutes and see that every reader says what is wrong", test::fuzz),
     ("ci", "", "formatting, lints, edges, tidy, deny, then every test", test::ci),
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
@@ -89,6 +90,11 @@ impl Args {
             bail!("{name} needs a value");
         }
         Ok(Some(self.0.remove(at)))
+    }
+
+    /// Takes whatever is left, as it is.
+    pub fn rest(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
     }
 
     /// Complains about whatever nobody took.

@@ -152,6 +152,13 @@ pub fn server() -> Result<PathBuf> {
     Ok(target_dir().join("debug").join(format!("rectify{}", std::env::consts::EXE_SUFFIX)))
 }
 
+/// `cargo xtask rectify`: the program with the arguments that follow.
+pub fn rectify(args: &mut Args) -> Result<()> {
+    let mut program = Command::new(server()?);
+    // What goes on where it was started needs its exit status, and no word of ours after its own.
+    std::process::exit(program.args(args.rest()).status()?.code().unwrap_or(1));
+}
+
 /// A server that ends with this program.
 struct Serving(Child);
 

@@ -14,7 +14,7 @@ pub struct Input<'a> {
     pub model: &'a Model,
     /// Its vocabulary.
     pub tokenizer: &'a Tokenizer,
-    /// Context templates, the bare prompt first; none for an editor that looks for no value (`EditorSpec::value`).
+    /// Context templates, the bare prompt first; that alone for an editor that looks for no value.
     pub templates: &'a [String],
     /// Second moments of keys on the unedited model, by layer.
     pub moments: &'a BTreeMap<usize, Arc<Moment>>,

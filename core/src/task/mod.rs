@@ -28,7 +28,7 @@ mod two_way;
 
 pub use question::{Question, Questions, Task};
 
-/// The tasks of the paper, in its order.
+/// The tasks of the paper, in its order: `all` means these, and folders have files for them.
 pub const TASKS: &[Task] = &[
     reasoning::REASONING,
     nli::NLI,
@@ -40,13 +40,13 @@ pub const TASKS: &[Task] = &[
     sentiment::SENTIMENT,
 ];
 
-/// Other ways to ask two of them: without help, and exactly as released.
-pub const VARIANTS: &[Task] = &[reasoning::UNAIDED, open_qa::RELEASED];
+/// Whatever else can be asked by name: two of them in another way, without help and exactly as released.
+pub const MORE: &[Task] = &[reasoning::UNAIDED, open_qa::RELEASED];
 
 impl Task {
     /// The task or variant of this id.
     pub fn find(id: &str) -> Option<&'static Self> {
-        TASKS.iter().chain(VARIANTS).find(|task| task.id == id)
+        TASKS.iter().chain(MORE).find(|task| task.id == id)
     }
 }
 

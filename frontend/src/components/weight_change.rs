@@ -88,7 +88,7 @@ fn Search(report: EditReport) -> impl IntoView {
     });
     view! {
         <section class="card" aria-labelledby="curve-heading">
-            <h2 id="curve-heading">{methods::search_heading(report.spec.editor.method())}</h2>
+            <h2 id="curve-heading">{methods::search_heading(&report.spec.editor)}</h2>
             {searched
                 .then(|| view! { <LossCurve trace=Signal::stored(report.trace) steps=Signal::stored(steps) /> })}
             <p class="quiet">

@@ -13,11 +13,9 @@ pub(super) struct Args {
     /// A bundled model's id or a folder
     #[arg(long)]
     model: String,
-    /// Tasks by id, or all: reasoning, nli, open_qa, closed_qa, dialogue, summarization, ner, sentiment
-    #[arg(long, value_delimiter = ',', default_value = "all")]
+    #[arg(long, value_delimiter = ',', default_value = "all", help = tasks::words())]
     tasks: Vec<String>,
-    /// The folder with their files: gsm8k*, rte*, nq*, boolq*, mutual*, samsum*, conll*, sst2*
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = tasks::words_about_files())]
     data: PathBuf,
     /// Use at most this many records of each, evenly spaced through the file
     #[arg(long)]

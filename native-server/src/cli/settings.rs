@@ -15,8 +15,7 @@ use crate::io;
 /// The flags that say how to edit.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Settings {
-    /// The editor: rome, memit, emmet, alphaedit, kn, mend or ft
-    #[arg(long, value_parser = method)]
+    #[arg(long, value_parser = method, help = format!("The editor: {}", EditorSpec::METHODS.join(", ")))]
     method: String,
     /// The layers to edit: 5, or 4,5,6 where the method spreads an edit. Default: the model's
     #[arg(long, value_delimiter = ',')]

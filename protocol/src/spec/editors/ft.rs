@@ -6,7 +6,7 @@ use crate::{
     bounds::{self, finite_above_zero},
 };
 
-/// Hyper-parameters of fine-tuning one matrix, FT-L and FT-M. The defaults are FT-L's for GPT-2 XL.
+/// Hyper-parameters of fine-tuning down projections, FT-L and FT-M. The defaults are FT-L's for GPT-2 XL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FtSpec {

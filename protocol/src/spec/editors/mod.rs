@@ -143,7 +143,7 @@ editors! {
         label: "Fine-tuning",
         writes_batches: true,
         gist: "the plain way",
-        words: "Trains one matrix on the fact and lets no number move far: what the others are compared with.",
+        words: "Trains the matrices of its layers on the fact and lets no number move far: what the others are compared with.",
     }
 }
 
