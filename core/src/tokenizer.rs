@@ -28,15 +28,25 @@ fn readable(bytes: &[u8]) -> std::result::Result<(), String> {
     struct Parts {
         #[serde(default)]
         normalizer: serde_json::Value,
+        #[serde(default)]
+        model: Model,
         // Read here, it is an error where it is nested too deeply.
         #[serde(default, rename = "decoder")]
         _decoder: serde_json::Value,
+    }
+    #[derive(Default, serde::Deserialize)]
+    struct Model {
+        #[serde(default)]
+        dropout: Option<f64>,
     }
     fn compiled(normalizer: &serde_json::Value) -> bool {
         normalizer["type"] == "Precompiled"
             || normalizer["normalizers"].as_array().is_some_and(|several| several.iter().any(compiled))
     }
-    let Parts { normalizer, .. } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Parts { normalizer, model, .. } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if let Some(dropout) = model.dropout.filter(|dropout| *dropout != 0.0) {
+        return Err(format!("its model has dropout {dropout}, so that a text has other tokens each time it is read"));
+    }
     if compiled(&normalizer) {
         return Err("its normalizer is \"Precompiled\", a table of SentencePiece's, which is not read".into());
     }
@@ -55,7 +65,8 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let refuse = |problem: String| Error::bad_file(FILE, problem);
         readable(bytes).map_err(refuse)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(error.to_string()))?;
+        let read = || tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(error.to_string()));
+        let mut inner = guarded(read)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         let mut tokenizer = Self { inner, begin: Vec::new() };
@@ -124,7 +135,7 @@ impl Tokenizer {
     ///
     /// When no token begins before that.
     pub fn token_before(&self, text: &str, end: usize) -> Result<usize> {
-        let encoding = self.inner.encode(text, false).map_err(|error| cannot_tokenize(text, &error))?;
+        let encoding = guarded(|| self.inner.encode(text, false).map_err(|error| cannot_tokenize(text, &error)))?;
         let last = encoding.get_offsets().iter().rposition(|(from, _)| *from < end);
         let last = last.ok_or_else(|| Error::bad_input(format!("{:?} has no tokens in {text:?}", &text[..end])))?;
         Ok(self.begin.len() + last)
@@ -132,7 +143,8 @@ impl Tokenizer {
 
     /// The text of `ids`, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|error| Error::bad_input(format!("cannot decode tokens: {error}")))
+        let refuse = |error| Error::bad_input(format!("cannot decode tokens: {error}"));
+        guarded(|| self.inner.decode(ids, true).map_err(refuse))
     }
 
     /// The token that ends a text, by its usual names.
@@ -141,9 +153,20 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, special).map_err(|error| cannot_tokenize(text, &error))?;
-        Ok(encoding.get_ids().to_vec())
+        guarded(|| {
+            let encoding = self.inner.encode_fast(text, special).map_err(|error| cannot_tokenize(text, &error))?;
+            Ok(encoding.get_ids().to_vec())
+        })
     }
+}
+
+/// Some files are read and make the reader panic later; where a panic can be caught it is a refusal by the file's name.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        Err(Error::bad_file(FILE, format!("cannot be worked with: {}", words.unwrap_or_default())))
+    })
 }
 
 fn cannot_tokenize(text: &str, error: &tokenizers::Error) -> Error {
@@ -229,6 +252,7 @@ mod tests {
         let texts = [
             (json!({"normalizer": compiled}).to_string(), "Precompiled"),
             (json!({"normalizer": within}).to_string(), "Precompiled"),
+            (json!({"model": {"dropout": 0.5}}).to_string(), "dropout 0.5"),
             (r#"{"decoder": {"type": "Fuse", }"#.to_owned(), "line 1"),
             (format!(r#"{{"decoder": {}1{}}}"#, "[".repeat(200), "]".repeat(200)), "recursion limit"),
         ];

@@ -180,7 +180,7 @@ fn cancel_on_interrupt() -> Result<Cancel, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot)?;
     let watch = move || {
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            while interrupted().await.is_ok() {
                 if wish.is_set() {
                     std::process::exit(1);
                 }
@@ -190,6 +190,20 @@ fn cancel_on_interrupt() -> Result<Cancel, Failure> {
     };
     std::thread::Builder::new().name("interrupt".into()).spawn(watch).map_err(cannot)?;
     Ok(cancel)
+}
+
+/// Waits for Ctrl-C, or for the word that a cluster sends before it kills.
+async fn interrupted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub const FACTS: usize = 50_000;
 pub const TOKENS: usize = 1 << 20;
 /// Candidates for the next token: all of the largest vocabulary.
 pub const CANDIDATES: usize = 1 << 20;
+/// Points on one axis of a grid: seeds, regularizers, numbers of edits.
+pub const POINTS: usize = 1_000;
 /// Edits that can be taken back or regularised anew, the newest: each keeps the matrices it changed.
 pub const UNDO_DEPTH: usize = 64;
 /// Rank of MEND's updates to its gradients; 1,920 is published.

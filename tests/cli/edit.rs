@@ -289,6 +289,48 @@ fn one_bad_record_does_not_throw_away_the_others() {
 }
 
 #[test]
+fn a_batch_goes_on_without_the_records_that_cannot_be_asked() {
+    let (desk, model) = (Desk::new(&one_too_long()), golden("gpt2-tiny"));
+    let contexts = desk.contexts();
+    let edit = desk.edit(&model, &contexts, &["--mode", "batch", "--covariance", "identity", "--json"]);
+    let memit: Vec<&str> = edit.iter().map(|argument| if *argument == "rome" { "memit" } else { argument }).collect();
+    check_refused(&memit, &["record 1", "context"]);
+    let report = document(&[&memit[..], &["--skip-bad"]].concat());
+    assert_eq!(report["operations"][0]["facts"].as_array().expect("facts").len(), 2);
+    assert_eq!(report["failed"][0]["record"], 1);
+}
+
+/// The golden model with weights so large that what it says is no number.
+fn beyond_numbers(desk: &Desk) -> String {
+    let folder = desk.path("model");
+    copy_model("gpt2-tiny", &folder);
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("reads");
+    // The file's first tensors are of the first block, so everything behind it is lost.
+    let from = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    bytes[from..from + 4096].as_chunks_mut::<4>().0.iter_mut().for_each(|number| *number = 3.4e38f32.to_le_bytes());
+    fs::write(path, bytes).expect("writes");
+    folder.display().to_string()
+}
+
+#[test]
+fn a_model_whose_answers_are_no_numbers_is_not_measured() {
+    let desk = Desk::new(&json!([fact()]));
+    let model = beyond_numbers(&desk);
+    check_refused(&["ask", "--model", &model, "--prompt", PROMPT], &["not a finite number"]);
+    let tasks = concat!(env!("CARGO_MANIFEST_DIR"), "/../static/tasks/demo");
+    let eval = ["eval", "--model", &model, "--data", tasks, "--tasks", "sentiment", "--limit", "2"];
+    check_refused(&eval, &["not a finite number"]);
+    let text = desk.path("corpus.txt");
+    fs::write(&text, "The capital of France is Paris.\n").expect("writes");
+    let (text, out) = (text.display().to_string(), desk.path("stats").display().to_string());
+    check_refused(
+        &["stats", "--model", &model, "--text", &text, "--layers", "3", "--tokens", "50", "--out", &out],
+        &["second moment of layer 3 is not a finite number"],
+    );
+}
+
+#[test]
 fn a_record_that_cannot_be_read_is_left_out_only_on_demand() {
     let mut facts = one_too_long();
     facts[1] = json!({ "subject": "Ada", "prompt": "Ada is", "target_new": "" });

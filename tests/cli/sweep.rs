@@ -203,6 +203,9 @@ fn a_sweep_that_cannot_be_is_named() {
     check(sweep(&desk, "single", "index = [1, 9]"), &["index 1..9 is outside", "holds 4 records"]);
     check(sweep(&desk, "batch", "edits = [2]"), &["rome writes one fact at a time"]);
     check(sweep(&desk, "sequential", "edits = [9]"), &["edits asks for 9 facts; there are 4"]);
+    let most = "edits = [4611686018427387904]\nbatch = 4";
+    check(sweep(&desk, "sequential", most), &["edits is 4611686018427387904"]);
+    check(sweep(&desk, "single", "limit = 0"), &["limit is 0"]);
     check(sweep(&desk, "sequential", "edits = [1]\ntasks = [\"nlii\"]\ndata = \".\""), &["did you mean \"nli\"?"]);
     check(sweep(&desk, "sequential", "edits = [1]\ntasks = [\"nli\"]\ndata = \".\""), &["no file for", "\"rte\""]);
 }

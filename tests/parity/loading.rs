@@ -111,11 +111,38 @@ fn statistics_are_known_by_their_content_and_belong_to_one_model_and_layer() {
     check(&loaded, 1, file(MODEL, "model.safetensors"), "has no tensor \"moment\"");
     let broken = Moment::given(vec![f64::NAN; 256 * 256], 256, 1).to_bytes(&loaded, 1, &corpus, false).unwrap();
     check(&loaded, 1, &broken, "holds NaN at element 0");
+    let saying = |change: &dyn Fn(&mut Vec<f64>)| {
+        let mut matrix = moment.matrix().to_vec();
+        change(&mut matrix);
+        Moment::given(matrix, 256, 1).to_bytes(&loaded, 1, &corpus, false).unwrap()
+    };
+    check(&loaded, 1, &saying(&|matrix| matrix.fill(0.0)), "no positive number on its diagonal");
+    check(&loaded, 1, &saying(&|matrix| matrix[257] = -9.0), "a mean of squares is not negative");
+    check(&loaded, 1, &saying(&|matrix| matrix[1] = 9e9), "is not symmetric: [1, 0] and [0, 1] differ");
+    // A file begins with its header's length, whose bytes are sometimes those that other formats begin with.
+    for name in (0..200).map(|n| "c".repeat(n)) {
+        let corpus = Corpus { name, hash: "0".into() };
+        let bytes = moment.to_bytes(&loaded, 1, &corpus, true).unwrap();
+        assert!(Moment::from_bytes("moment", &bytes, &loaded, 1).is_ok(), "a header of {:?}", &bytes[..2]);
+    }
 
     let (read, _) = Moment::from_bytes("moment", &good, &loaded, 1).unwrap();
     let factor = moment.factor_to_bytes().unwrap();
     assert!(read.take_factor("factor", &factor).unwrap());
     assert!(!Golden::open(MODEL).moment(2).take_factor("factor", &factor).unwrap(), "another layer's factor");
+}
+
+#[golden::test]
+fn a_token_before_every_text_that_has_no_row_in_the_embedding_is_refused() {
+    let text = String::from_utf8(file("llama-tiny", "tokenizer.json").to_vec()).expect("text");
+    let tokenizer = text.replace("\"ids\": [0]", "\"ids\": [99998]").replace("\"ids\":[0]", "\"ids\":[99998]");
+    let tokenizer = if tokenizer == text { text.replace("        0\n", "        99998\n") } else { tokenizer };
+    assert_ne!(tokenizer, text, "the post-processor names an id");
+    let description = Description::new(file("llama-tiny", "config.json"), tokenizer.as_bytes());
+    let mut loader = Loader::new(&description, &device()).expect("reads");
+    loader.add_shard("model.safetensors", file("llama-tiny", "model.safetensors")).expect("reads");
+    let message = loader.finish("x").map(drop).expect_err("refused").to_string();
+    assert!(message.contains("token 99998 before every text"), "{message}");
 }
 
 #[golden::test]

@@ -447,8 +447,8 @@ fn a_file_that_is_no_hypernetwork_of_this_model_is_named() {
             metadata.insert(name.into(), value);
         }
     };
-    check_refused(gpt2, b"\x80\x02}q\x00.", &["is a pickle"]);
-    check_refused(gpt2, b"PK\x03\x04", &["is a pickle, zip or numpy file"]);
+    check_refused(gpt2, b"\x80\x02}q\x00.", &["is a Python pickle"]);
+    check_refused(gpt2, b"PK\x03\x04", &["is a zip archive"]);
     check_refused(gpt2, &gpt2.file("warm", |_| {})[..1000], &["is not a whole safetensors file"]);
     check_refused(gpt2, &llama.file("warm", |_| {}), &["was trained for the model with hash", &gpt2.loaded.hash]);
     let pretends = llama.file("warm", set("model_hash", gpt2.loaded.hash.clone()));

@@ -57,9 +57,9 @@ impl Moment {
     ///
     /// When the file is not such a file, or says that it belongs to another model or layer.
     pub fn from_bytes(file: &str, bytes: &[u8], of: &LoadedModel, layer: usize) -> Result<(Self, Vec<String>)> {
-        refuse_pickle(file, bytes)?;
         let d_mlp = of.model.shape().d_mlp;
         let matrix = square(file, &open(file, bytes)?, MOMENT, d_mlp)?;
+        check_moment(&matrix, d_mlp).map_err(|problem| Error::bad_file(file, problem))?;
         let metadata = metadata(bytes);
         let mut warnings = Vec::new();
         match metadata.get("model_hash") {
@@ -179,16 +179,25 @@ pub fn too_few(tokens: usize, d_mlp: usize) -> Option<String> {
     })
 }
 
-/// Python's object files run code when they are read, so they are known by their first bytes, whatever their name.
-fn refuse_pickle(file: &str, bytes: &[u8]) -> Result<()> {
-    let is = |start: &[u8]| bytes.starts_with(start);
-    let found = match () {
-        () if is(b"PK\x03\x04") => "a zip archive, as numpy's .npz and PyTorch's .pt are",
-        () if is(b"\x93NUMPY") => "a numpy array",
-        () if is(b"\x80") && bytes.get(1).is_some_and(|protocol| *protocol <= 5) => "a Python pickle",
-        () => return Ok(()),
-    };
-    Err(Error::bad_file(file, format!("is {found}; statistics are safetensors files, which `rectify stats` writes")))
+/// Whether a matrix can be a mean of `k kᵀ`: symmetric but for rounding, nothing negative on the diagonal, not all zero.
+fn check_moment(matrix: &[f64], n: usize) -> std::result::Result<(), String> {
+    const ROUNDING: f64 = 1e-4;
+    let largest = (0..n).map(|i| matrix[i * n + i]).fold(0.0, f64::max);
+    if largest <= 0.0 {
+        return Err(format!("{MOMENT:?} has no positive number on its diagonal: it is no second moment"));
+    }
+    for i in 0..n {
+        if matrix[i * n + i] < -ROUNDING * largest {
+            return Err(format!(
+                "{MOMENT:?} is {} at [{i}, {i}]: a mean of squares is not negative",
+                matrix[i * n + i]
+            ));
+        }
+        if let Some(j) = (0..i).find(|j| (matrix[i * n + j] - matrix[j * n + i]).abs() > ROUNDING * largest) {
+            return Err(format!("{MOMENT:?} is not symmetric: [{i}, {j}] and [{j}, {i}] differ"));
+        }
+    }
+    Ok(())
 }
 
 /// The tensor `name [n, n]` of a file, in f64.
@@ -333,6 +342,9 @@ impl Accumulator {
     pub fn moments(&self) -> Result<Vec<(usize, Moment)>> {
         if self.tokens == 0 {
             return Err(Error::bad_input("the text has no tokens"));
+        }
+        if let Some((layer, _)) = self.sums.iter().find(|(_, sum)| sum.iter().any(|value| !value.is_finite())) {
+            return Err(Error::NotFinite { what: format!("the second moment of layer {layer}"), hint: String::new() });
         }
         let average = |sum: &Vec<f64>| sum.iter().map(|value| value / self.tokens as f64).collect();
         Ok(self

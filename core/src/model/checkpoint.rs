@@ -150,6 +150,10 @@ impl Loader {
                 format!("has {} tokens, but the embedding only {vocab} rows", self.tokenizer.vocab_size()),
             ));
         }
+        if let Some(id) = self.tokenizer.begin().iter().find(|id| **id as usize >= vocab) {
+            let problem = format!("puts the token {id} before every text, but the embedding has only {vocab} rows");
+            return Err(Error::bad_file("tokenizer.json", problem));
+        }
         let hash = match self.hashes.as_slice() {
             [only] => hex(only),
             several => hex(&Sha256::digest(several.concat()).into()),

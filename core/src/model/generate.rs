@@ -140,6 +140,10 @@ impl Model {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             logits.iter().map(|logit| f64::from(logit - max).exp()).sum::<f64>().ln() + f64::from(max)
         };
+        if !total.is_finite() {
+            let hint = "; the model's weights, or a change, lead out of what f32 holds".into();
+            return Err(Error::NotFinite { what: "what the model says after this prompt".into(), hint });
+        }
         best(&logits, top)
             .into_iter()
             .map(|id| Ok(Candidate(tokenizer.decode(&[id])?, (f64::from(logits[id as usize]) - total).exp())))

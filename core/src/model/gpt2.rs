@@ -123,8 +123,8 @@ impl Gpt2 {
 
 impl Architecture for Gpt2 {
     fn shape(&self) -> Shape {
-        let Sizes { layers, d_model, d_mlp, vocab, context, .. } = self.sizes;
-        Shape { layers, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
+        let Sizes { layers, heads, d_model, d_mlp, vocab, context, .. } = self.sizes;
+        Shape { layers, heads, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
     }
 
     fn matrices(&self) -> &'static [MlpMatrix] {

@@ -127,8 +127,8 @@ impl GptJ {
 
 impl Architecture for GptJ {
     fn shape(&self) -> Shape {
-        let Sizes { layers, d_model, d_mlp, vocab, context, .. } = self.sizes;
-        Shape { layers, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
+        let Sizes { layers, heads, d_model, d_mlp, vocab, context, .. } = self.sizes;
+        Shape { layers, heads, d_model, d_mlp, vocab, context, bounded_by: "n_positions" }
     }
 
     fn matrices(&self) -> &'static [MlpMatrix] {

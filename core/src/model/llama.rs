@@ -171,12 +171,12 @@ impl Llama {
 
 impl Architecture for Llama {
     fn shape(&self) -> Shape {
-        let Sizes { layers, d_model, d_mlp, vocab, context, own, .. } = self.sizes;
+        let Sizes { layers, heads, d_model, d_mlp, vocab, context, own, .. } = self.sizes;
         let (context, bounded_by) = match own.window {
             Some(window) if window < context => (window, "sliding_window"),
             _ => (context, "max_position_embeddings"),
         };
-        Shape { layers, d_model, d_mlp, vocab, context, bounded_by }
+        Shape { layers, heads, d_model, d_mlp, vocab, context, bounded_by }
     }
 
     fn matrices(&self) -> &'static [MlpMatrix] {

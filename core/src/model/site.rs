@@ -5,6 +5,8 @@
 pub struct Shape {
     /// Number of blocks.
     pub layers: usize,
+    /// Heads of each block's attention.
+    pub heads: usize,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Width of the MLP: the length of a key.

@@ -19,15 +19,28 @@ pub(crate) fn hex(hash: &[u8; 32]) -> String {
 
 /// Opens a safetensors file, saying in plain words what is wrong with one that is none.
 pub(crate) fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    let refuse = |problem: String| Err(Error::bad_file(file, problem));
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") || bytes.starts_with(b"\x93NUMPY") {
-        return refuse("is a pickle, zip or numpy file; only safetensors is read".into());
+    // A safetensors file begins with a length, which may be any bytes: whoever can read it asks no further.
+    SafeTensors::deserialize(bytes).map_err(|error| {
+        Error::bad_file(
+            file,
+            match kind(bytes) {
+                Some(kind) => format!("is {kind}; only safetensors is read"),
+                None => format!("is not a whole safetensors file of {} bytes: {error}", bytes.len()),
+            },
+        )
+    })
+}
+
+/// What bytes that are no safetensors file seem to be.
+fn kind(bytes: &[u8]) -> Option<&'static str> {
+    let is = |start: &[u8]| bytes.starts_with(start);
+    match () {
+        () if is(b"PK\x03\x04") => Some("a zip archive, as numpy's .npz and PyTorch's .pt are"),
+        () if is(b"\x93NUMPY") => Some("a numpy array"),
+        () if is(b"\x80") && bytes.get(1).is_some_and(|protocol| *protocol <= 5) => Some("a Python pickle"),
+        () if is(b"<") => Some("a web page, so the download went wrong"),
+        () => None,
     }
-    if bytes.starts_with(b"<") {
-        return refuse("is a web page, not a safetensors file; the download went wrong".into());
-    }
-    SafeTensors::deserialize(bytes)
-        .or_else(|error| refuse(format!("is not a whole safetensors file of {} bytes: {error}", bytes.len())))
 }
 
 /// What a safetensors file says about itself beside its tensors; nothing where it says nothing.

@@ -155,9 +155,19 @@ impl Model {
 
     /// Complains about a row of tokens that does not fit the context.
     pub fn check_length(&self, tokens: usize, what: &str) -> Result<()> {
-        let Shape { context, bounded_by, .. } = self.shape();
+        /// Bytes of one layer's attention over one text, which are held at once: 11,500 tokens of LLaMA 7B take as many.
+        const ATTENTION: usize = 1 << 34;
+        let Shape { context, bounded_by, heads, .. } = self.shape();
         if tokens <= context {
-            return Ok(());
+            let bytes = tokens.saturating_mul(tokens).saturating_mul(4 * heads);
+            if bytes <= ATTENTION {
+                return Ok(());
+            }
+            return Err(Error::bad_input(format!(
+                "{what} has {tokens} tokens; attention over so many takes {} GiB at once, and at most {} are taken",
+                bytes >> 30,
+                ATTENTION >> 30
+            )));
         }
         Err(Error::bad_input(format!("{what} has {tokens} tokens; the model's context holds {context} ({bounded_by})")))
     }

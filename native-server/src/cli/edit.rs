@@ -237,8 +237,25 @@ impl Job {
 
     /// All facts in one operation, which is made of all or not at all.
     fn batch(&mut self, desk: &mut Desk, spec: &EditSpec, facts: &[(usize, Fact)]) -> Result<(), Failure> {
-        let facts: Vec<Fact> = facts.iter().map(|(_, fact)| fact.clone()).collect();
-        self.operations.push(edit(desk, spec, facts)?);
+        let all = |facts: &[(usize, Fact)]| facts.iter().map(|(_, fact)| fact.clone()).collect::<Vec<_>>();
+        match edit(desk, spec, all(facts)) {
+            Ok(report) => self.operations.push(report),
+            Err(failure) if failure.kind == Kind::BadInput => {
+                // One of them cannot be asked: say which.
+                let mut good = Vec::new();
+                for (record, fact) in facts {
+                    match measure(desk, vec![fact.clone()]) {
+                        Ok(_) => good.push((*record, fact.clone())),
+                        Err(failure) => self.fail(*record, failure.at(format_args!("record {record}")))?,
+                    }
+                }
+                if good.len() == facts.len() || good.is_empty() {
+                    return Err(failure);
+                }
+                self.operations.push(edit(desk, spec, all(&good))?);
+            }
+            Err(failure) => return Err(failure),
+        }
         Ok(())
     }
 

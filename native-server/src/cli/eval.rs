@@ -1,8 +1,8 @@
 //! `rectify eval`.
 
-use std::{fmt::Write as _, io::Write, path::PathBuf};
+use std::{fmt::Write as _, io::Write, num::NonZeroUsize, path::PathBuf};
 
-use rectify_core::task::Question;
+use rectify_core::{Error, task::Question};
 use rectify_protocol::{EvalReport, Failure, TaskReport, TaskScores};
 
 use super::{Desk, Place, ask::read_delta};
@@ -19,7 +19,7 @@ pub(super) struct Args {
     data: PathBuf,
     /// Use at most this many records of each, evenly spaced through the file
     #[arg(long)]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Apply the change that `edit --out` wrote
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
@@ -34,12 +34,22 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the files is said before a model is read.
     let loaded = tasks::named(&args.tasks)?;
-    let loaded = loaded.into_iter().map(|task| tasks::load(task, &args.data, args.limit));
+    let loaded = loaded.into_iter().map(|task| tasks::load(task, &args.data, args.limit.map(NonZeroUsize::get)));
     let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
     let delta = args.edits.as_deref().map(read_delta).transpose()?;
     let mut desk = Desk::open(&args.model, place, args.device)?;
     if let Some((path, bytes)) = &delta {
         desk.session.apply_delta(&path.display().to_string(), bytes)?;
+    }
+    // A model whose numbers are none answers too, and is wrong everywhere: that is no measurement.
+    if let Some(prompt) = loaded.iter().flat_map(|task| &task.questions).flat_map(|(_, asked)| asked.prompts()).next() {
+        let (of, model) = desk.session.loaded().zip(desk.session.model()).expect("a desk opens with a model");
+        desk.drive(async {
+            match model.candidates(&of.tokenizer, &of.tokenizer.encode(&prompt)?, 1).await {
+                Err(error @ Error::NotFinite { .. }) => Err(error),
+                _ => Ok(()),
+            }
+        })?;
     }
     let mut reports = Vec::with_capacity(loaded.len());
     for tasks::LoadedTask { task, file, hash, questions } in loaded {

@@ -209,6 +209,9 @@ fn convert_shard(path: &Path, dtype: Dtype, folder: &OutDir) -> Result<(), Failu
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut converted = Vec::new();
     for (name, view) in tensors.tensors() {
+        if floats(&view).is_some_and(|mut values| values.any(|x| !x.is_finite())) {
+            return Err(bad(format!("the tensor {name:?} holds numbers that are not finite")));
+        }
         if dtype == Dtype::F16 && floats(&view).is_some_and(|mut values| values.any(|x| x.abs() > f16::MAX.to_f32())) {
             return Err(bad(format!("the tensor {name:?} has values that f16 cannot hold")));
         }
@@ -286,6 +289,17 @@ mod tests {
         fs::write(folder.join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
         fs::write(folder.join("tokenizer.json"), "{}").unwrap();
         Source { id: "x".into(), folder: folder.to_owned(), entry: None, hparams: None, ignore: Vec::new() }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_not_converted() {
+        let here = tempfile::tempdir().unwrap();
+        for dtype in [Dtype::F16, Dtype::F32] {
+            let out = here.path().join("out");
+            let failure = convert(&source(here.path(), &[0.5, f32::NAN]), dtype, &out).unwrap_err();
+            assert!(failure.message.contains("not finite"), "{failure}");
+            assert!(!out.exists());
+        }
     }
 
     #[test]

@@ -104,7 +104,11 @@ impl Sums {
             let name = file.display().to_string();
             match Accumulator::from_bytes(&name, &io::read_bytes(&file)?, of, layers, corpus)? {
                 Some(found) => so_far = found,
-                None => io::warn(&format!("{name} is of another model, text or other layers; beginning anew")),
+                None => {
+                    let advice = "move it away to begin other statistics here, or name another --out";
+                    let problem = "holds the sums of another model or text, or of other layers";
+                    return Err(Failure::bad_input(format!("{name} {problem}; {advice}")));
+                }
             }
         }
         Ok(Self { so_far, file, kept: Instant::now() })

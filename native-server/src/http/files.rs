@@ -39,7 +39,9 @@ pub(super) async fn model(State(state): State<AppState>, mut request: Request) -
     let Some(hash) = state.0.listed.0.get(&path) else {
         return Refusal::not_found("no bundled model has such a file").into_response();
     };
-    let etag = HeaderValue::from_str(&format!("\"{hash}\"")).expect("models.json holds hashes");
+    let Ok(etag) = HeaderValue::from_str(&format!("\"{hash}\"")) else {
+        return Refusal::not_found("models.json lists this file with a hash that is none").into_response();
+    };
     let mut response = match decide(request.headers_mut(), &etag) {
         Some(status) => status.into_response(),
         None => serve_file(&state.0.settings.statics.folder.join(path), request).await,

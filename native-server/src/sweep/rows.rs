@@ -42,6 +42,12 @@ impl Rows {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| io::cannot_read(&path, &error))?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole == 0 && !head.as_bytes().starts_with(&bytes) {
+            return Err(Failure::bad_input(format!(
+                "{} holds no rows: it has no line that ends; move it away",
+                path.display()
+            )));
+        }
         bytes.truncate(whole);
         let mut rows = Self { path, file, have: HashSet::new() };
         rows.cut(whole as u64)?;
@@ -232,6 +238,23 @@ mod tests {
 
     fn only_file(folder: &Path) -> PathBuf {
         fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Rows::open(folder.path(), &cell(0), false).unwrap().unwrap());
+        let path = only_file(folder.path());
+        let head = fs::read_to_string(&path).unwrap();
+        for text in ["what somebody wrote".to_owned(), head.replace('\n', "\r")] {
+            fs::write(&path, &text).unwrap();
+            let failure = Rows::open(folder.path(), &cell(0), true).map(drop).unwrap_err();
+            assert!(failure.message.contains("holds no rows"), "{failure}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        // Unless it is what a stop left of the first line.
+        fs::write(&path, &head[..20]).unwrap();
+        assert!(Rows::open(folder.path(), &cell(0), false).unwrap().is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{EditMode, Failure, Regularizer, unknown};
+use crate::{EditMode, Failure, Regularizer, bounds, unknown};
 
 /// A grid of edits: every editor, with every seed, under every regularizer. Written as TOML.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +100,14 @@ impl SweepSpec {
             if empty {
                 return wrong(format!("{name} is empty; a grid needs at least one"));
             }
+        }
+        bounds::within("batch", self.batch, 0..=bounds::FACTS)?;
+        bounds::within("edits", self.edits.iter().copied().max().unwrap_or(0), 0..=bounds::FACTS)?;
+        bounds::entries("edits", &self.edits, bounds::POINTS)?;
+        bounds::entries("seeds", &self.seeds, bounds::POINTS)?;
+        bounds::entries("regularizers", &self.regularizers, bounds::POINTS)?;
+        if self.limit == Some(0) {
+            return wrong("limit is 0; without records there is no score".into());
         }
         match self.mode {
             EditMode::Single if !self.edits.is_empty() => return wrong("edits has no meaning in single mode".into()),

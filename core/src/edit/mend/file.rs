@@ -147,6 +147,18 @@ impl<'a> Reader<'a> {
         text.parse().or_else(|_| self.refuse(format!("says that its {name} is {text:?}, which is no such number")))
     }
 
+    /// A number of things of which there cannot be more than `most`.
+    pub(super) fn count(&self, name: &str, most: usize) -> Result<usize> {
+        let count = self.number(name)?;
+        if count <= most { Ok(count) } else { self.refuse(format!("says that its {name} is {count}, above {most}")) }
+    }
+
+    /// A number that is one.
+    pub(super) fn finite(&self, name: &str) -> Result<f64> {
+        let number: f64 = self.number(name)?;
+        if number.is_finite() { Ok(number) } else { self.refuse(format!("says that its {name} is {number}")) }
+    }
+
     /// A value that the metadata writes as JSON.
     fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
         let text = self.text(name)?;

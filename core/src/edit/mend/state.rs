@@ -5,6 +5,8 @@ use super::{
     network::{Hypernetwork, Origin},
     train::{Adam, Best, Losses, Trainer},
 };
+use rectify_protocol::bounds;
+
 use crate::{Result, model::LoadedModel};
 
 impl Trainer {
@@ -55,25 +57,26 @@ impl Trainer {
         network.origin.settings = origin.settings.clone();
         let like = |prefix: &str| reader.learnt(prefix, &network.learnt, &of.model.device());
         let (mean, variance, sum) = (like("mean.")?, like("variance.")?, like("sum.")?);
+        let steps = reader.count("steps", bounds::TRAINING)?;
         Ok(Some(Self {
-            adam: Adam { mean, variance, updates: reader.number("updates")? },
+            adam: Adam { mean, variance, updates: reader.count("updates", steps)? as _ },
             sum,
-            summed: reader.number("summed")?,
-            skipped: reader.number("skipped")?,
-            validated: reader.number("validated")?,
-            best: if reader.number::<u8>("has_best")? == 1 { Some(best(&reader, of)?) } else { None },
+            summed: reader.count("summed", origin.settings.accumulate)?,
+            skipped: reader.count("skipped", steps)?,
+            validated: reader.count("validated", steps)?,
+            best: if reader.number::<u8>("has_best")? == 1 { Some(best(&reader, of, steps)?) } else { None },
             ..Self::with(of, network)
         }))
     }
 }
 
-fn best(reader: &Reader<'_>, of: &LoadedModel) -> Result<Best> {
+fn best(reader: &Reader<'_>, of: &LoadedModel, steps: usize) -> Result<Best> {
     let network = reader.network("best.", of)?;
-    let origin = Origin { steps: reader.number("best_steps")?, ..network.origin.clone() };
+    let origin = Origin { steps: reader.count("best_steps", steps)?, ..network.origin.clone() };
     let losses = Losses {
-        edit: reader.number("best_edit")?,
-        locality: reader.number("best_locality")?,
-        accuracy: reader.number("best_accuracy")?,
+        edit: reader.finite("best_edit")?,
+        locality: reader.finite("best_locality")?,
+        accuracy: reader.finite("best_accuracy")?,
     };
     Ok(Best { network: Hypernetwork { origin, ..network }, losses })
 }
