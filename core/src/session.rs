@@ -300,7 +300,7 @@ impl Session {
             let delta = if model.stores_transposed() { stored.transpose() } else { stored };
             deltas.push(WeightDelta { site, delta: Delta::Dense(delta) });
         }
-        let after = model.apply(&deltas)?;
+        let after = model.apply(&deltas).map_err(|error| Error::bad_file(file, error.to_string()))?;
         self.opened_mut()?.history.push(history::Edit { planned: deltas, after, keys: Vec::new() });
         Ok(())
     }

@@ -21,8 +21,9 @@ pub struct Followed {
     pub target: Vec<u32>,
 }
 
-/// Refuses what the reader would panic on: what is no JSON or nested too deeply, and the table that SentencePiece compiles its
-/// normalizer to, in which wrong offsets are followed. No family here has one.
+/// Refuses what cannot be read twice in the same way, and what the reader would panic on: text that is no JSON or nested
+/// too deeply, and the table that SentencePiece compiles its normalizer to, in which wrong offsets are followed. No family
+/// here has one.
 fn readable(bytes: &[u8]) -> std::result::Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Parts {

@@ -1,6 +1,10 @@
 //! Files, with the path in every complaint.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use memmap2::Mmap;
 use rectify_protocol::{Failure, Kind};
@@ -70,9 +74,20 @@ pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// A whole file.
+/// A whole file, or what comes through a pipe: whatever has no size of its own must end.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| cannot_read(path, &error))
+    const LARGEST: u64 = 1 << 28;
+    let read = || {
+        let file = fs::File::open(path)?;
+        if file.metadata()?.is_file() {
+            return fs::read(path).map(Some);
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok((read as u64 <= LARGEST).then_some(bytes))
+    };
+    let endless = || Failure::bad_input(format!("{} does not end within {} MiB", path.display(), LARGEST >> 20));
+    read().map_err(|error: io::Error| cannot_read(path, &error))?.ok_or_else(endless)
 }
 
 /// A file as memory, read as it is touched.

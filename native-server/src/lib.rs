@@ -5,13 +5,12 @@
 
 pub mod cli;
 pub mod crew;
-pub mod data;
 pub mod device;
 pub mod engine;
 pub mod facts;
-pub mod fetch;
 mod hparams;
 pub mod http;
+pub mod hub;
 pub mod io;
 pub mod models;
 pub mod output;

@@ -165,7 +165,9 @@ impl Source {
             ignore: &self.ignore,
             ..Description::new(&config, &tokenizer)
         };
-        let mut loader = Loader::new(&description, device)?;
+        // Core knows these files by their names alone.
+        let here = |error: rectify_core::Error| Failure::from(error).at(self.folder.display());
+        let mut loader = Loader::new(&description, device).map_err(here)?;
         for (path, map) in &shards {
             watch(Progress::Fetching { file: path.display().to_string(), done, total: Some(total) });
             engine::pause().await;
@@ -173,7 +175,7 @@ impl Source {
             done += map.len() as u64;
         }
         watch(Progress::Preparing);
-        let mut loaded = loader.finish(&self.id)?;
+        let mut loaded = loader.finish(&self.id).map_err(here)?;
         if let Some(folder) = &self.hparams {
             hparams::apply(folder, &self.id, self.entry.is_some(), &mut loaded)?;
         }

@@ -14,7 +14,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Continuation, Failure, Judgement, Kind, unknown};
 
-use crate::{crew, data::DataSet, io};
+use crate::{crew, hub::sets::DataSet, io};
 
 /// A task and the records it is asked of.
 pub struct LoadedTask {

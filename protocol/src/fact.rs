@@ -41,7 +41,8 @@ pub struct Fact {
 pub struct Neighbor {
     /// Text to be completed.
     pub prompt: String,
-    /// The right answer where known. Locality compares predictions along it before and after the edit.
+    /// The right answer where known. Locality compares predictions along it before and after the edit; where there is
+    /// none, the prediction of the token after the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }
@@ -68,6 +69,9 @@ impl Fact {
             if text.trim().is_empty() {
                 return Err(Failure::bad_field(field, "is empty"));
             }
+        }
+        if self.target_true.as_ref().is_some_and(|target| target.trim().is_empty()) {
+            return Err(Failure::bad_field("target_true", "is empty; leave it out where it is unknown"));
         }
         self.check_bounds()?;
         let wrong = |field: &str, message: String| {
@@ -107,6 +111,7 @@ impl Fact {
         for (field, prompts) in [
             ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
             ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
+            ("neighbors' targets", self.neighbors.iter().filter_map(|neighbor| neighbor.target.as_ref()).collect()),
             ("consequences", self.consequences.iter().map(|consequence| &consequence.prompt).collect()),
             ("consequences' targets", self.consequences.iter().map(|consequence| &consequence.target).collect()),
             ("generation_prompts", self.generation_prompts.iter().collect()),
@@ -173,5 +178,19 @@ mod tests {
         check("Ada", "Ada ", "Rome", Some("nothing but the subject"));
         check("Ada ", "Ada was born in", "Rome", Some("begins or ends with a space"));
         check("\u{a0}Ada", "In\u{a0}Ada was born", "Rome", Some("begins or ends with a space"));
+    }
+
+    #[test]
+    fn an_answer_that_is_unknown_is_left_out_and_not_empty() {
+        let fact = Fact {
+            subject: "Ada".into(),
+            prompt: "Ada was born in".into(),
+            target_new: "Rome".into(),
+            ..Fact::default()
+        };
+        let said = |fact: Fact| fact.validate().expect_err("refused").to_string();
+        assert!(said(Fact { target_true: Some(" ".into()), ..fact.clone() }).contains("target_true is empty"));
+        let neighbors = vec![Neighbor { prompt: "Ida was born in".into(), target: Some(String::new()) }];
+        assert!(said(Fact { neighbors, ..fact }).contains("neighbors' targets[0] is empty"));
     }
 }

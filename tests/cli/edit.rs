@@ -330,6 +330,30 @@ fn a_model_whose_answers_are_no_numbers_is_not_measured() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_without_an_end_is_given_up() {
+    let model = golden("gpt2-tiny");
+    let ask = ["ask", "--model", &model, "--prompt", PROMPT, "--edits", "/dev/zero"];
+    check_refused(&ask, &["/dev/zero does not end within 256 MiB"]);
+}
+
+#[test]
+fn a_change_of_another_shape_is_named_by_its_file() {
+    let (desk, model) = (Desk::new(&json!([fact()])), golden("gpt2-tiny"));
+    let (contexts, out) = (desk.contexts(), desk.path("run").display().to_string());
+    document(&desk.edit(&model, &contexts, &["--out", &out, "--json"]));
+    let path = desk.path("run").join("delta.safetensors");
+    let bytes = fs::read(&path).expect("reads");
+    let at = bytes.windows(8).position(|bytes| bytes == b"[256,64]").expect("the shape");
+    let turned = [&bytes[..at], b"[64,256]", &bytes[at + 8..]].concat();
+    fs::write(&path, turned).expect("writes");
+    check_refused(
+        &["ask", "--model", &model, "--prompt", PROMPT, "--edits", &out],
+        &["delta.safetensors", "transformer.h.1.mlp.c_proj.weight"],
+    );
+}
+
 #[test]
 fn a_record_that_cannot_be_read_is_left_out_only_on_demand() {
     let mut facts = one_too_long();

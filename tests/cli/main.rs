@@ -4,4 +4,6 @@ mod data;
 mod desk;
 mod edit;
 mod eval;
+#[cfg(unix)]
+mod serve;
 mod sweep;

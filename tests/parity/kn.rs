@@ -252,7 +252,7 @@ fn check_refused(fact: &Fact, part: &str) {
 #[golden::test]
 fn what_cannot_be_rewritten_is_said() {
     check_refused(&Fact { target_true: None, ..fact() }, "target_true is missing");
-    check_refused(&Fact { target_true: Some(" ".into()), ..fact() }, "target_true is missing");
+    check_refused(&Fact { target_true: Some(" ".into()), ..fact() }, "target_true is empty");
     check_refused(&Fact { target_new: String::new(), ..fact() }, "target_new is empty");
     check_refused(&Fact { subject: "Darrieux of".into(), ..fact() }, "does not occur");
     check_refused(

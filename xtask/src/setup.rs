@@ -71,7 +71,7 @@ fn cargo_program(program: &str, package: &str, version: &str, why: &str, locked:
 
 /// What checks the crates we use.
 pub fn cargo_deny() -> Result<PathBuf> {
-    let why = "checks licences, sources and known holes of the crates we use; about 8 minutes on 2 cores";
+    let why = "checks licences, sources and known holes of the crates we use; about 3 minutes on 2 cores";
     cargo_program("cargo-deny", "cargo-deny", CARGO_DENY, why, true)
 }
 

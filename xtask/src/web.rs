@@ -155,7 +155,7 @@ pub fn server() -> Result<PathBuf> {
 /// `cargo xtask rectify`: the program with the arguments that follow.
 pub fn rectify(args: &mut Args) -> Result<()> {
     let mut program = Command::new(server()?);
-    // What goes on where it was started needs its exit status, and no word of ours after its own.
+    // The exit status is the program's own, and nothing is printed after it.
     std::process::exit(program.args(args.rest()).status()?.code().unwrap_or(1));
 }
 

@@ -96,7 +96,7 @@ impl Reading {
     /// When the fact is not valid, has no `target_true`, or a prompt does not fit the context.
     pub async fn new(input: &Input<'_>, fact: &Fact, variant: KnVariant) -> Result<Self> {
         fact.validate()?;
-        let truth = fact.target_true.clone().filter(|truth| !truth.trim().is_empty()).ok_or_else(|| {
+        let truth = fact.target_true.clone().ok_or_else(|| {
             Error::bad_input("target_true is missing; KN looks for the neurons that hold the true object")
         })?;
         match variant {

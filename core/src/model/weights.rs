@@ -156,10 +156,10 @@ impl Model {
     /// Complains about a row of tokens that does not fit the context.
     pub fn check_length(&self, tokens: usize, what: &str) -> Result<()> {
         /// Bytes of one layer's attention over one text, which are held at once: 11,500 tokens of LLaMA 7B take as many.
-        const ATTENTION: usize = 1 << 34;
+        const ATTENTION: u64 = 1 << 34;
         let Shape { context, bounded_by, heads, .. } = self.shape();
         if tokens <= context {
-            let bytes = tokens.saturating_mul(tokens).saturating_mul(4 * heads);
+            let bytes = (tokens as u64).saturating_mul(tokens as u64).saturating_mul(4 * heads as u64);
             if bytes <= ATTENTION {
                 return Ok(());
             }

@@ -33,7 +33,7 @@ fn main() {
     std::panic::set_hook(Box::new(|panic| {
         console_error_panic_hook::hook(panic);
         if let Some(id) = RUNNING.get() {
-            let message = format!("the worker stopped by a bug of ours: {panic}");
+            let message = format!("the worker stopped because of a bug in Rectify: {panic}");
             post(&Reply { id, event: Event::Failed(Failure::new(Kind::Internal, message)) });
         }
         send(&JsValue::from_str("stopped"));

@@ -5,8 +5,11 @@ use std::{fmt::Write as _, io::Write, path::PathBuf};
 use rectify_protocol::{Failure, unknown};
 
 use crate::{
-    data::{DataSet, SETS},
-    fetch, io,
+    hub::{
+        fetch,
+        sets::{DataSet, SETS},
+    },
+    io,
     progress::Line,
 };
 

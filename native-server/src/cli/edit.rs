@@ -190,7 +190,7 @@ fn keep_factor(moment: &Moment, path: &Path, line: &mut Line) -> Result<(), Fail
     let bytes = moment.factor_to_bytes()?;
     // It can always be found again, so a folder that cannot be written to is no reason to stop.
     if let Err(failure) = io::write(path, &bytes) {
-        io::warn(&format!("{failure}; the factor is found anew each time"));
+        io::warn(&format!("{failure}; the factor will be computed again each time"));
     }
     Ok(())
 }

@@ -219,7 +219,7 @@ impl Training {
             None => Trainer::new(of, origin)?,
         };
         if trainer.steps() > 0 {
-            io::say(&format!("going on after {} steps", trainer.steps()));
+            io::say(&format!("resuming after {} steps", trainer.steps()));
         }
         Ok(Self { trainer, file, kept: Instant::now() })
     }

@@ -205,7 +205,8 @@ fn convert(source: &Source, dtype: Dtype, out: &Path) -> Result<(), Failure> {
 fn convert_shard(path: &Path, dtype: Dtype, folder: &OutDir) -> Result<(), Failure> {
     let bad = |problem: String| Failure::bad_input(format!("{}: {problem}", path.display()));
     let bytes = io::map(path)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|error| bad(format!("is not a whole safetensors file of {} bytes: {error}", bytes.len())))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut converted = Vec::new();
     for (name, view) in tensors.tensors() {

@@ -134,7 +134,7 @@ impl<'a> Grid<'a> {
         let folder = beside(path, &sweep.spec.model);
         let model = if folder.is_dir() { folder.display().to_string() } else { sweep.spec.model.clone() };
         let mut desk = Desk::open(&model, place, device)?;
-        let cells = self.cells(&mut desk)?;
+        let cells = self.cells(&mut desk).map_err(|failure| failure.at(path.display()))?;
         let mut methods: Vec<&str> = cells.iter().map(|cell| cell.editor.method()).collect();
         methods.dedup();
         methods.into_iter().for_each(|method| desk.say_settings(method));

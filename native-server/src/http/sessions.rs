@@ -212,7 +212,7 @@ pub(super) async fn command(
 ) -> Result<StatusCode, Refusal> {
     let seat = state.0.sessions.seat(&key)?;
     let request: Request = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("this is no request: {error}")))?;
+        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a request: {error}")))?;
     let mut pending = lock(&seat.pending);
     if request.command == Command::Cancel {
         pending.front().inspect(|running| running.set());
@@ -220,7 +220,7 @@ pub(super) async fn command(
     }
     let limit = state.0.settings.limits.queue;
     if pending.len() >= limit {
-        let message = format!("{limit} commands wait already");
+        let message = format!("{limit} commands are waiting already");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
     }
     // Queued while `pending` is locked, so that both are in the same order.

@@ -48,7 +48,7 @@ pub fn read(grid: &Path, spec: SweepSpec, asked: Asked) -> Result<(Sweep, Cell),
     }
     if spec.texts && facts.iter().all(|(_, fact)| fact.generation_prompts.is_empty()) {
         let file = path.display();
-        return Err(Failure::bad_input(format!("texts are asked for, and no fact of {file} has generation_prompts")));
+        return Err(Failure::bad_input(format!("texts is true, but no fact of {file} has generation_prompts")));
     }
     let loaded = match &spec.data {
         None => Vec::new(),

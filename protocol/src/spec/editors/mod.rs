@@ -115,35 +115,35 @@ editors! {
         label: "EMMET",
         writes_batches: true,
         gist: "one matrix, in batches",
-        words: "ROME's constraint, the fact must come out exactly, solved the way MEMIT solves for many facts.",
+        words: "Keeps ROME's constraint, that each fact comes out exactly, and solves it for many facts at once, as MEMIT does.",
     }
     AlphaEdit(AlphaEditSpec) {
         name: "alphaedit",
         label: "AlphaEdit",
         writes_batches: true,
         gist: "where keys leave room",
-        words: "As MEMIT, but only in directions that other facts' keys do not use.",
+        words: "Like MEMIT, but only in directions that the keys of other facts do not use.",
     }
     Kn(KnSpec) {
         name: "kn",
         label: "KN",
         writes_batches: false,
         gist: "knowledge neurons",
-        words: "Finds the few neurons that hold the old answer and rewrites what they write.",
+        words: "Finds the few neurons that hold the old answer and changes what they contribute.",
     }
     Mend(MendSpec) {
         name: "mend",
         label: "MEND",
         writes_batches: true,
         gist: "a learnt editor",
-        words: "A small network, taught beforehand, turns the gradient of the new answer into the change.",
+        words: "A small network, trained beforehand, turns the gradient of the new answer into the change.",
     }
     Ft(FtSpec) {
         name: "ft",
         label: "Fine-tuning",
         writes_batches: true,
         gist: "the plain way",
-        words: "Trains the matrices of its layers on the fact and lets no number move far: what the others are compared with.",
+        words: "Trains the matrices of its layers on the fact without letting any number move far: the baseline for the others.",
     }
 }
 

@@ -15,13 +15,8 @@ use rectify_core::task::Task;
 use rectify_protocol::Failure;
 use zip::ZipArchive;
 
-use crate::{
-    data::{DataSet, Reader, Source},
-    facts::EditSet,
-    io,
-    progress::Line,
-    tasks,
-};
+use super::sets::{DataSet, Reader, Source};
+use crate::{facts::EditSet, io, progress::Line, tasks};
 
 /// A data set that is in its folder.
 #[derive(Debug)]
@@ -259,7 +254,7 @@ mod tests {
     use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
     use super::*;
-    use crate::data::SETS;
+    use crate::hub::sets::SETS;
 
     /// An address where this is, for one request.
     fn served(status: &str, body: &[u8]) -> &'static str {

@@ -1,6 +1,6 @@
 //! The data sets that `rectify data fetch` knows: what they are, whose, where they are, and on which terms.
 //!
-//! This file is the whole table. How a file comes from there to a folder is in [`crate::fetch`].
+//! This file is the whole table. How a file comes from there to a folder is in [`super::fetch`].
 
 use rectify_core::task::Task;
 

@@ -1,0 +1,5 @@
+//! What comes from the network: the table of data sets in [`sets`], and how a file comes from there to a folder in
+//! [`fetch`].
+
+pub mod fetch;
+pub mod sets;
