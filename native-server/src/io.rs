@@ -57,6 +57,11 @@ fn reason(error: &io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
+/// What an earlier run of another kind keeps, and this one would overwrite; `of` says what it is.
+pub fn another_s(file: &str, of: &str) -> Failure {
+    Failure::bad_input(format!("{file} {of}; move it away to begin anew here, or name another --out"))
+}
+
 /// A whole text file, which must be UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
     text(&path.display().to_string(), read_bytes(path)?)

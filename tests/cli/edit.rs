@@ -138,6 +138,42 @@ fn a_fact_that_cannot_be_edited_is_named() {
     check(&Desk::new(&json!([{ "name": "nothing we know" }])), &["name"]);
 }
 
+/// A cluster says SIGTERM before it kills.
+#[cfg(unix)]
+#[test]
+fn statistics_that_were_stopped_are_kept_and_not_overwritten_by_others() {
+    let (desk, model) = (Desk::new(&json!([fact()])), golden("gpt2-tiny"));
+    let write = |name: &str, lines: usize| {
+        let path = desk.path(name);
+        let text: String = (0..lines).map(|i| format!("Number {i} was born in the year {i} of the river.\n")).collect();
+        fs::write(&path, text).expect("writes");
+        path.display().to_string()
+    };
+    let (long, short, out) =
+        (write("long.txt", 200_000), write("short.txt", 10), desk.path("stats").display().to_string());
+    let stats = |text: &str, tokens: &str| {
+        let args = ["stats", "--model", &model, "--text", text, "--layers", "1", "--tokens", tokens, "--out", &out];
+        args.map(str::to_owned)
+    };
+    let partial = Path::new(&out).join("moment.partial.safetensors");
+    // On a busy machine it takes a while until there is something to stop.
+    for seconds in [1, 3, 9, 27] {
+        let mut run =
+            Command::new(env!("CARGO_BIN_EXE_rectify")).args(stats(&long, "100000000")).spawn().expect("starts");
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        let killed = Command::new("kill").args(["-TERM", &run.id().to_string()]).status().expect("kill");
+        assert!(killed.success());
+        assert!(!run.wait().expect("ends").success());
+        if partial.is_file() {
+            break;
+        }
+    }
+    let kept = fs::read(&partial).expect("what was gathered is kept");
+    let other = stats(&short, "50");
+    check_refused(&other.each_ref().map(String::as_str), &["moment.partial.safetensors", "move it away"]);
+    assert!(fs::read(&partial).expect("still there") == kept);
+}
+
 #[test]
 fn alphaedit_reads_statistics_of_too_few_tokens_from_a_folder_as_beside_the_model() {
     let desk = Desk::new(&json!([fact()]));

@@ -14,18 +14,21 @@ static METER: Meter = Meter;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
+fn count(layout: Layout) {
+    let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+    MOST.fetch_max(now, Relaxed);
+}
+
 // SAFETY: every call goes on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Meter {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
+        count(layout);
         // SAFETY: as above.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
+        count(layout);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }

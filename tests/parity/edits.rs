@@ -3,31 +3,25 @@
 
 use std::sync::Arc;
 
+use crate::{
+    golden::{self, Golden, ids, logits_after, strings, values},
+    kn::{ROWS, SCORES},
+    memit,
+    mend::{LOGITS, TOKENS},
+    rome::{KEYS, VALUES},
+};
 use rectify_core::{
     edit::{
         Delta, Input,
         kn::{Reading, attribute},
         mend::gradients::{Text, gradients},
-        moments::Moment,
         plan, rome,
     },
-    model::{Cache, LoadedModel, Matrix, Model, NoTap, WeightSite},
+    model::{LoadedModel, Matrix, WeightSite},
 };
 use rectify_protocol::{
     ArchitectureKind, Contexts, EditorSpec, Fact, KnSpec, KnVariant, MemitSpec, Progress, RomeSpec, ValueSpec,
 };
-use serde_json::Value;
-
-use crate::golden::{self, Golden, strings, values};
-
-/// The recommended ones of `tests/golden/README.md`.
-const KEYS: f64 = 3e-5;
-const VALUES: f64 = 1e-4;
-const MEMIT: f64 = 2e-4;
-const SCORES: f64 = 5e-5;
-const ROWS: f64 = 1e-5;
-const TOKENS: f64 = 7e-5;
-const LOGITS: f64 = 2e-4;
 
 const FAMILIES: [(&str, ArchitectureKind); 5] = [
     ("edits/gptj", ArchitectureKind::GptJ),
@@ -65,11 +59,7 @@ impl Setting {
     }
 
     fn with_input<T>(&self, then: impl FnOnce(&Input<'_>) -> T) -> T {
-        let moment = |layer: usize| {
-            let c = self.golden.f64s(&format!("moment.l{layer}"));
-            let d_mlp = c.len().isqrt();
-            (layer, Arc::new(Moment::given(c, d_mlp, 1)))
-        };
+        let moment = |layer: usize| (layer, Arc::new(self.golden.moment_of(&format!("moment.l{layer}"), 1)));
         let moments = self.layers().into_iter().map(moment).collect();
         then(&Input {
             model: &self.loaded.model,
@@ -82,20 +72,7 @@ impl Setting {
     }
 }
 
-fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-}
-
 fn nobody(_: Progress) {}
-
-/// Logits of what follows a prompt, and the eight tokens that a model says.
-fn says(loaded: &LoadedModel, model: &Model, prompt: &str) -> (Vec<f32>, Vec<u32>) {
-    let prompt = loaded.tokenizer.encode(prompt).expect("encodes");
-    let (hidden, _) = model.extend(&[&prompt], &mut Cache::empty(1, model.shape().layers), &mut NoTap);
-    let logits = model.logits(hidden.narrow(1, prompt.len() - 1, 1).flatten(0, 1));
-    let greedy = pollster::block_on(model.greedy(&[prompt], 8)).expect("text");
-    (values(logits), greedy[0].clone())
-}
 
 #[golden::test]
 fn rome_is_the_reference_s_in_every_family_and_its_model_says_the_same() {
@@ -113,9 +90,10 @@ fn rome_is_the_reference_s_in_every_family_and_its_model_says_the_same() {
             golden.check(&format!("rome.r{i}.u"), &values(left.clone()), KEYS);
             golden.check(&format!("rome.r{i}.v"), &values(right.clone()), VALUES);
             let edited = loaded.model.apply(&deltas).expect("fits");
-            let (logits, greedy) = says(loaded, &edited, &fact.prompt);
-            golden.check(&format!("rome.r{i}.logits"), &logits, LOGITS);
-            assert_eq!(greedy, ids(&golden.json["greedy"][format!("rome.r{i}")]), "{} {i}", golden.name);
+            golden.check(&format!("rome.r{i}.logits"), &logits_after(loaded, &edited, &fact.prompt), LOGITS);
+            let prompt = loaded.tokenizer.encode(&fact.prompt).expect("encodes");
+            let greedy = pollster::block_on(edited.greedy(&[prompt], 8)).expect("text");
+            assert_eq!(greedy[0], ids(&golden.json["greedy"][format!("rome.r{i}")]), "{} {i}", golden.name);
         }
     }
 }
@@ -134,7 +112,7 @@ fn memit_is_the_reference_s_in_every_family() {
         let deltas = planned.expect("an edit").deltas;
         assert_eq!(deltas.len(), setting.layers().len());
         for change in deltas {
-            golden.check(&format!("memit.l{}.dW", change.site.layer), &values(change.delta.dense()), MEMIT);
+            golden.check(&format!("memit.l{}.dW", change.site.layer), &values(change.delta.dense()), memit::TOLERANCE);
         }
     }
 }

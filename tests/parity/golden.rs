@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_core::{
     edit::moments::Moment,
-    model::{Description, LoadedModel, Loader},
+    model::{Cache, Description, LoadedModel, Loader, Model, NoTap},
 };
 use rectify_protocol::{Contexts, Fact, Step, ValueSpec};
 use safetensors::{Dtype, SafeTensors};
@@ -105,9 +105,14 @@ impl Golden {
 
     /// The golden second moment of one layer's keys.
     pub fn moment(&self, layer: usize) -> Moment {
-        let c = self.f64s(&format!("cov.l{layer}.C"));
+        self.moment_of(&format!("cov.l{layer}.C"), self.ids("cov.ids").len())
+    }
+
+    /// An array as the second moment of so many tokens' keys.
+    pub fn moment_of(&self, array: &str, tokens: usize) -> Moment {
+        let c = self.f64s(array);
         let d_mlp = c.len().isqrt();
-        Moment::given(c, d_mlp, self.ids("cov.ids").len())
+        Moment::given(c, d_mlp, tokens)
     }
 
     /// A matrix as the golden files store it: row-major, most significant bit first.
@@ -225,6 +230,18 @@ fn load_with(name: &str, vocabulary: &str) -> LoadedModel {
 
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec().expect("f32")
+}
+
+/// Token ids of a list.
+pub fn ids(list: &Value) -> Vec<u32> {
+    list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// Logits of what follows a prompt, `[vocab]`.
+pub fn logits_after(loaded: &LoadedModel, model: &Model, prompt: &str) -> Vec<f32> {
+    let ids = loaded.tokenizer.encode(prompt).expect("encodes");
+    let (hidden, _) = model.extend(&[&ids], &mut Cache::empty(1, model.shape().layers), &mut NoTap);
+    values(model.logits(hidden.narrow(1, ids.len() - 1, 1).flatten(0, 1)))
 }
 
 pub fn strings(value: &Value) -> Vec<String> {

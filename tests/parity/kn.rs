@@ -8,17 +8,17 @@ use rectify_core::{
         kn::{Question, Reading, Scores, attribute},
         plan,
     },
-    model::{At, Cache, Capture, LoadedModel, Model, NoTap, Site, Tap},
+    model::{At, Cache, Capture, LoadedModel, Model, Site, Tap},
     tokenizer::Followed,
 };
 use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, Guards, KnNeuron, KnSpec, KnVariant, Progress};
 use serde_json::Value;
 
-use crate::golden::{self, Golden, MODELS, device, load, values};
+use crate::golden::{self, Golden, MODELS, device, ids, load, logits_after, values};
 
 /// Recommended for scores, and for what is written; the logits' own rounding comes on top.
-const SCORES: f64 = 5e-5;
-const ROWS: f64 = 1e-5;
+pub const SCORES: f64 = 5e-5;
+pub const ROWS: f64 = 1e-5;
 
 fn with_input<T>(loaded: &LoadedModel, then: impl FnOnce(&Input<'_>) -> T) -> T {
     let moments = BTreeMap::new();
@@ -72,17 +72,6 @@ fn case(case: &Value) -> (String, Fact, KnSpec) {
     (format!("kn.{}", text("tag")), fact, spec)
 }
 
-fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-}
-
-/// Logits of what follows a prompt.
-fn logits(loaded: &LoadedModel, model: &Model, prompt: &str) -> Vec<f32> {
-    let ids = loaded.tokenizer.encode(prompt).expect("encodes");
-    let (hidden, _) = model.extend(&[&ids], &mut Cache::empty(1, model.shape().layers), &mut NoTap);
-    values(model.logits(hidden.narrow(1, ids.len() - 1, 1).flatten(0, 1)))
-}
-
 #[golden::test]
 fn an_edit_is_the_reference_s() {
     for golden in MODELS.map(Golden::open) {
@@ -114,7 +103,7 @@ fn an_edit_is_the_reference_s() {
                 .flat_map(|neuron| values(edited.weight(site(neuron.layer)).narrow(0, neuron.index, 1)))
                 .collect();
             golden.check(&format!("{name}.rows_after"), &rows, ROWS);
-            golden.check(&format!("{name}.logits_after"), &logits(&loaded, &edited, &fact.prompt), SCORES);
+            golden.check(&format!("{name}.logits_after"), &logits_after(&loaded, &edited, &fact.prompt), SCORES);
         }
     }
 }

@@ -17,7 +17,7 @@ use rectify_protocol::{EditorSpec, Fact, FactToken, MemitSpec};
 use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
 
 /// Recommended for everything of MEMIT.
-const TOLERANCE: f64 = 2e-4;
+pub const TOLERANCE: f64 = 2e-4;
 
 struct Setting {
     golden: Golden,

@@ -16,16 +16,16 @@ use rectify_core::{
     model::{LoadedModel, Model, NoTap, WeightSite},
 };
 use rectify_protocol::{Command, EditSpec, EditorSpec, Event, Fact, MendSpec, MendTraining, Neighbor, OuterPrompt};
-use safetensors::{Dtype, serialize, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use serde_json::Value;
 
-use crate::golden::{self, Golden, MODELS, device, fact, load, requests, strings, values};
+use crate::golden::{self, Golden, MODELS, device, fact, ids, load, requests, strings, values};
 
 /// Recommended for what is read, gradients, what they become and statistics; for updates and the outer step's
 /// gradients; for logits.
-const TOKENS: f64 = 7e-5;
+pub const TOKENS: f64 = 7e-5;
 const UPDATES: f64 = 1e-4;
-const LOGITS: f64 = 2e-4;
+pub const LOGITS: f64 = 2e-4;
 
 struct Setting {
     golden: Golden,
@@ -34,10 +34,6 @@ struct Setting {
 
 fn settings() -> impl Iterator<Item = Setting> {
     MODELS.into_iter().map(Golden::open).map(|golden| Setting { loaded: golden.model(), golden })
-}
-
-fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
 }
 
 impl Setting {
@@ -416,6 +412,31 @@ fn a_training_that_was_stopped_goes_on_as_if_it_had_not_been() {
 
         let other = Origin { data_hash: "3".into(), ..small.origin.clone() };
         assert!(Trainer::from_bytes("state", &bytes, &small.loaded, &other).expect("reads").is_none());
+    }
+}
+
+#[golden::test]
+fn numbers_of_a_training_that_cannot_be_are_named() {
+    let small = Small::new("gpt2-tiny", |_| {});
+    let mut trainer = small.trainer();
+    small.train(&mut trainer, 5);
+    let bytes = pollster::block_on(trainer.to_bytes()).expect("a file");
+    let (_, header) = SafeTensors::read_metadata(&bytes).expect("a header");
+    for (name, value) in [
+        ("steps", "18446744073709551615"),
+        ("updates", "-1"),
+        ("summed", "18446744073709551615"),
+        ("validated", "6"),
+        ("best_steps", "6"),
+        ("best_edit", "nan"),
+    ] {
+        let mut metadata = header.metadata().clone().expect("metadata");
+        assert!(metadata.insert(name.into(), value.into()).is_some(), "{name}");
+        let tensors = SafeTensors::deserialize(&bytes).expect("a file");
+        let changed = serialize(tensors.tensors(), Some(metadata)).expect("a file");
+        let read = Trainer::from_bytes("state", &changed, &small.loaded, &small.origin);
+        let message = read.map(drop).expect_err(name).to_string();
+        assert!(message.contains("state") && message.contains(name), "{message}");
     }
 }
 

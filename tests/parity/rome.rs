@@ -12,15 +12,11 @@ use rectify_core::{
 use rectify_protocol::{FactToken, RomeSpec};
 use serde_json::Value;
 
-use crate::golden::{self, Golden, MODELS, check_trace, fact, requests, templates, value_spec, values};
+use crate::golden::{self, Golden, MODELS, check_trace, fact, ids, requests, templates, value_spec, values};
 
 /// Recommended for keys, outputs and `u`; for δ, v and ΔW.
-const KEYS: f64 = 3e-5;
-const VALUES: f64 = 1e-4;
-
-fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-}
+pub const KEYS: f64 = 3e-5;
+pub const VALUES: f64 = 1e-4;
 
 struct Setting {
     golden: Golden,

@@ -165,7 +165,8 @@ def main(out):
         assert greedy == again, (name, greedy, again)
         observed = {}
         for key, array in arrays.items():
-            kind = ".".join(key.split(".")[:: key.count(".")])
+            method, *_, kind = key.split(".")
+            kind = f"{method}.{kind}"
             off = (exact[key] - array).abs().max() / exact[key].abs().max()
             observed[kind] = max(observed.get(kind, 0.0), off.item())
         print(name, {kind: f"{off:.0e}" for kind, off in observed.items()})

@@ -35,6 +35,7 @@ pub use presets::presets;
 pub(crate) use rows::{index_tensor, padded};
 pub use site::{Matrix, Shape, WeightSite};
 pub use tap::{At, Capture, NoTap, Site, Tap};
-pub(crate) use tensors::{floats, hex, metadata, open};
+pub use tensors::open;
+pub(crate) use tensors::{floats, hex, metadata};
 pub(crate) use trunk::Trunk;
 pub use weights::Model;

@@ -17,8 +17,12 @@ pub(crate) fn hex(hash: &[u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Opens a safetensors file, saying in plain words what is wrong with one that is none.
-pub(crate) fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+/// Opens a safetensors file; `file` is its name in messages.
+///
+/// # Errors
+///
+/// When the bytes are no whole safetensors file: what they seem to be instead is said in plain words.
+pub fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     // A safetensors file begins with a length, which may be any bytes: whoever can read it asks no further.
     SafeTensors::deserialize(bytes).map_err(|error| {
         Error::bad_file(

@@ -158,18 +158,19 @@ impl Model {
         /// Bytes of one layer's attention over one text, which are held at once: 11,500 tokens of LLaMA 7B take as many.
         const ATTENTION: u64 = 1 << 34;
         let Shape { context, bounded_by, heads, .. } = self.shape();
-        if tokens <= context {
-            let bytes = (tokens as u64).saturating_mul(tokens as u64).saturating_mul(4 * heads as u64);
-            if bytes <= ATTENTION {
-                return Ok(());
-            }
-            return Err(Error::bad_input(format!(
-                "{what} has {tokens} tokens; attention over so many takes {} GiB at once, and at most {} are taken",
-                bytes >> 30,
-                ATTENTION >> 30
-            )));
+        if tokens > context {
+            let problem = format!("{what} has {tokens} tokens; the model's context holds {context} ({bounded_by})");
+            return Err(Error::bad_input(problem));
         }
-        Err(Error::bad_input(format!("{what} has {tokens} tokens; the model's context holds {context} ({bounded_by})")))
+        let bytes = (tokens as u64).saturating_mul(tokens as u64).saturating_mul(4 * heads as u64);
+        if bytes <= ATTENTION {
+            return Ok(());
+        }
+        Err(Error::bad_input(format!(
+            "{what} has {tokens} tokens; attention over so many takes {} GiB at once, and at most {} are taken",
+            bytes >> 30,
+            ATTENTION >> 30
+        )))
     }
 
     /// The device the weights are on; without tracking, also where a tracked change was applied.

@@ -209,9 +209,7 @@ impl Training {
             let name = file.display().to_string();
             earlier = Trainer::from_bytes(&name, &io::read_bytes(&file)?, of, &origin)?;
             if earlier.is_none() {
-                let advice = "move it away to begin another training here, or name another --out";
-                let problem = "is the training of another model, or with other facts or settings";
-                return Err(Failure::bad_input(format!("{name} {problem}; {advice}")));
+                return Err(io::another_s(&name, "is the training of another model, or with other facts or settings"));
             }
         }
         let trainer = match earlier {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use half::{bf16, f16};
+use rectify_core::model::open;
 use rectify_protocol::{CatalogFile, CatalogModel, Failure};
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 use serde::Serialize;
@@ -205,16 +206,17 @@ fn convert(source: &Source, dtype: Dtype, out: &Path) -> Result<(), Failure> {
 fn convert_shard(path: &Path, dtype: Dtype, folder: &OutDir) -> Result<(), Failure> {
     let bad = |problem: String| Failure::bad_input(format!("{}: {problem}", path.display()));
     let bytes = io::map(path)?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|error| bad(format!("is not a whole safetensors file of {} bytes: {error}", bytes.len())))?;
+    let tensors = open(&path.display().to_string(), &bytes)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut converted = Vec::new();
     for (name, view) in tensors.tensors() {
-        if floats(&view).is_some_and(|mut values| values.any(|x| !x.is_finite())) {
-            return Err(bad(format!("the tensor {name:?} holds numbers that are not finite")));
-        }
-        if dtype == Dtype::F16 && floats(&view).is_some_and(|mut values| values.any(|x| x.abs() > f16::MAX.to_f32())) {
-            return Err(bad(format!("the tensor {name:?} has values that f16 cannot hold")));
+        let lost = |value: &f32| !value.is_finite() || dtype == Dtype::F16 && value.abs() > f16::MAX.to_f32();
+        match floats(&view).and_then(|mut values| values.find(lost)) {
+            None => {}
+            Some(value) if value.is_finite() => {
+                return Err(bad(format!("the tensor {name:?} has values that f16 cannot hold")));
+            }
+            Some(_) => return Err(bad(format!("the tensor {name:?} holds numbers that are not finite"))),
         }
         converted.push((name, Converted { view, dtype }));
     }

@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn std::io::Write) -> R
 struct Sums {
     so_far: Accumulator,
     file: PathBuf,
-    kept: Instant,
+    kept: Option<Instant>,
 }
 
 /// Beside the results while there are none.
@@ -105,20 +105,19 @@ impl Sums {
             match Accumulator::from_bytes(&name, &io::read_bytes(&file)?, of, layers, corpus)? {
                 Some(found) => so_far = found,
                 None => {
-                    let advice = "move it away to begin other statistics here, or name another --out";
-                    let problem = "holds the sums of another model or text, or of other layers";
-                    return Err(Failure::bad_input(format!("{name} {problem}; {advice}")));
+                    return Err(io::another_s(&name, "holds the sums of another model or text, or of other layers"));
                 }
             }
         }
-        Ok(Self { so_far, file, kept: Instant::now() })
+        Ok(Self { so_far, file, kept: None })
     }
 
+    /// The first time at once: a folder that cannot be written to is better known now than in half a minute.
     fn keep_now_and_then(&mut self, of: &LoadedModel, corpus: &Corpus) -> Result<(), Failure> {
-        if self.kept.elapsed() < KEEP_EVERY {
+        if self.kept.is_some_and(|then| then.elapsed() < KEEP_EVERY) {
             return Ok(());
         }
-        self.kept = Instant::now();
+        self.kept = Some(Instant::now());
         if let Some(folder) = self.file.parent() {
             std::fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
         }
@@ -126,7 +125,7 @@ impl Sums {
     }
 
     fn remove(self) {
-        // There may be none: a short run keeps nothing.
+        // There may be none, where an earlier run had already seen all of the text.
         let _ = std::fs::remove_file(self.file);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rectify_protocol::MendTraining;
+use rectify_protocol::{MendTraining, bounds};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
             settings: self.settings()?,
             data: self.text("data")?.into(),
             data_hash: self.text("data_hash")?.into(),
-            steps: self.number("steps")?,
+            steps: self.count("steps", bounds::TRAINING)?,
         };
         let blank = Hypernetwork::new(of, &self.sites(&of.model)?, origin);
         let learnt = self.learnt(prefix, &blank.learnt, &of.model.device())?;

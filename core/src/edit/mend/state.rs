@@ -5,8 +5,6 @@ use super::{
     network::{Hypernetwork, Origin},
     train::{Adam, Best, Losses, Trainer},
 };
-use rectify_protocol::bounds;
-
 use crate::{Result, model::LoadedModel};
 
 impl Trainer {
@@ -57,9 +55,9 @@ impl Trainer {
         network.origin.settings = origin.settings.clone();
         let like = |prefix: &str| reader.learnt(prefix, &network.learnt, &of.model.device());
         let (mean, variance, sum) = (like("mean.")?, like("variance.")?, like("sum.")?);
-        let steps = reader.count("steps", bounds::TRAINING)?;
+        let steps = network.origin.steps;
         Ok(Some(Self {
-            adam: Adam { mean, variance, updates: reader.count("updates", steps)? as _ },
+            adam: Adam { mean, variance, updates: reader.count("updates", steps)? as i32 },
             sum,
             summed: reader.count("summed", origin.settings.accumulate)?,
             skipped: reader.count("skipped", steps)?,
