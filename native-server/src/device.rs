@@ -9,6 +9,8 @@ pub enum DeviceKind {
     /// The CPU: always there.
     #[default]
     Flex,
+    /// A GPU through WebGPU's shading language, as a browser computes: Vulkan, Metal or DirectX below it.
+    Wgpu,
     /// A GPU through Vulkan.
     Vulkan,
     /// An NVIDIA GPU.
@@ -16,12 +18,13 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    const ALL: [Self; 3] = [Self::Flex, Self::Vulkan, Self::Cuda];
+    const ALL: [Self; 4] = [Self::Flex, Self::Wgpu, Self::Vulkan, Self::Cuda];
 
     /// The name reports and flags use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Flex => "flex",
+            Self::Wgpu => "wgpu",
             Self::Vulkan => "vulkan",
             Self::Cuda => "cuda",
         }
@@ -31,9 +34,14 @@ impl DeviceKind {
     pub fn open(self) -> Result<Device, Failure> {
         match self {
             Self::Flex => Ok(Device::flex()),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => {
+                an_adapter(wgpu::Backends::PRIMARY, "WebGPU")?;
+                self.checked(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+            }
             #[cfg(feature = "vulkan")]
             Self::Vulkan => {
-                an_adapter_of_vulkan()?;
+                an_adapter(wgpu::Backends::VULKAN, "Vulkan")?;
                 self.checked(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))
             }
             #[cfg(feature = "cuda")]
@@ -47,7 +55,10 @@ impl DeviceKind {
     }
 
     /// A driver that cannot run a program may answer zeros and no error, so a device must multiply before it is trusted.
-    #[cfg_attr(not(any(feature = "vulkan", feature = "cuda")), allow(dead_code, reason = "flex needs no driver"))]
+    #[cfg_attr(
+        not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")),
+        allow(dead_code, reason = "flex needs no driver")
+    )]
     fn checked(self, device: Device) -> Result<Device, Failure> {
         let tensor = |values| Tensor::<2>::from_data(TensorData::new(values, [N, N]), &device);
         let [a, b] = factors().map(tensor);
@@ -77,10 +88,10 @@ fn factors() -> [Vec<f32>; 2] {
 }
 
 /// Complains when burn, which asks in the same way and panics, would find none.
-#[cfg(feature = "vulkan")]
-fn an_adapter_of_vulkan() -> Result<(), Failure> {
+#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+fn an_adapter(backends: wgpu::Backends, through: &str) -> Result<(), Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN,
+        backends,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let asked = wgpu::RequestAdapterOptions {
@@ -88,11 +99,11 @@ fn an_adapter_of_vulkan() -> Result<(), Failure> {
         ..wgpu::RequestAdapterOptions::default()
     };
     let Err(error) = pollster::block_on(instance.request_adapter(&asked)) else { return Ok(()) };
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let found = pollster::block_on(instance.enumerate_adapters(backends));
     let found: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
     let found = if found.is_empty() { "none".into() } else { found.join(", ") };
-    let advice = "install the graphics card's Vulkan driver, or compute with --device flex";
-    Err(Failure::new(Kind::Device, format!("no card can be used through Vulkan: {error}; found: {found}; {advice}")))
+    let advice = "install the graphics card's driver, or compute with --device flex";
+    Err(Failure::new(Kind::Device, format!("no card can be used through {through}: {error}; found: {found}; {advice}")))
 }
 
 impl std::str::FromStr for DeviceKind {
@@ -117,8 +128,8 @@ mod tests {
     fn a_device_is_known_by_its_name() {
         check("flex", Ok(DeviceKind::Flex));
         check("cuda", Ok(DeviceKind::Cuda));
-        check("vulcan", Err("unknown device \"vulcan\"; did you mean \"vulkan\"? known: flex, vulkan, cuda"));
-        check("gpu", Err("unknown device \"gpu\"; known: flex, vulkan, cuda"));
+        check("vulcan", Err("unknown device \"vulcan\"; did you mean \"vulkan\"? known: flex, wgpu, vulkan, cuda"));
+        check("gpu", Err("unknown device \"gpu\"; did you mean \"wgpu\"? known: flex, wgpu, vulkan, cuda"));
     }
 
     #[test]

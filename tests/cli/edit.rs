@@ -211,7 +211,7 @@ fn settings_that_cannot_be_are_named() {
     check(&["--set", "v_lrr=1"], &["v_lrr", "v_lr"]);
     check(&["--set", "v_lr=fast"], &["v_lr"]);
     check(&["--index", "3..1"], &["3..1"]);
-    check(&["--index", "5"], &["1 record"]);
+    check(&["--index", "5"], &["records are 0..1"]);
     let with = |flag: &str, value: &str, parts: &[&str]| {
         let mut args: Vec<String> = desk.edit(&model, &contexts, &[]).into_iter().map(str::to_owned).collect();
         let at = args.iter().position(|arg| arg == flag).expect("the flag is there");

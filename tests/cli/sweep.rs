@@ -200,7 +200,7 @@ fn a_sweep_that_cannot_be_is_named() {
     let out = desk.path("out").display().to_string();
     let check = |spec: String, parts: &[&str]| check_refused(&["sweep", &spec, "--out", &out], parts);
     check(sweep(&desk, "single", "indx = [1, 3]"), &["sweep.toml", "did you mean \"index\"?"]);
-    check(sweep(&desk, "single", "index = [1, 9]"), &["index 1..9 is outside", "holds 4 records"]);
+    check(sweep(&desk, "single", "index = [1, 9]"), &["index 1..9 is outside", "records are 0..4"]);
     check(sweep(&desk, "batch", "edits = [2]"), &["rome writes one fact at a time"]);
     check(sweep(&desk, "sequential", "edits = [9]"), &["edits asks for 9 facts; there are 4"]);
     let most = "edits = [4611686018427387904]\nbatch = 4";

@@ -207,6 +207,8 @@ pub fn check_trace(golden: &Golden, array: &str, trace: &[Step]) {
 pub fn device() -> Device {
     match std::env::var("RECTIFY_DEVICE").as_deref() {
         Err(_) | Ok("flex") => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         #[cfg(feature = "vulkan")]
         Ok("vulkan") => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
         #[cfg(feature = "cuda")]

@@ -32,7 +32,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ("RECTIFY_REAL_TEXT", "its perplexity: WikiText-2's validation text"),
     ("RECTIFY_REAL_DATA", "its answers beside transformers': a folder with the tasks' files"),
     ("RECTIFY_REAL_FACTS", "targets of zsRE and CounterFact on a real vocabulary: a folder with both edit sets"),
-    ("RECTIFY_DEVICE", "golden's numbers on a graphics card: vulkan or cuda"),
+    ("RECTIFY_DEVICE", "golden's numbers and our own kernels on a graphics card: wgpu, vulkan or cuda"),
 ];
 
 /// `cargo xtask ci`. Everything runs, so that one failure does not hide another.
@@ -124,7 +124,8 @@ fn native(tally: &mut Tally) -> Result<()> {
     if let Ok(device) = std::env::var("RECTIFY_DEVICE")
         && device != "flex"
     {
-        test.args(["--features", &format!("rectify-parity/{device}")]);
+        // The kernels' own tests compute on burn's default device.
+        test.args(["--features", &format!("rectify-parity/{device}")]).env("BURN_DEVICE", device);
     }
     match sentence_pieces() {
         Ok(file) => {

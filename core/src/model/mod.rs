@@ -13,6 +13,8 @@ mod frame;
 pub mod generate;
 mod gpt2;
 mod gptj;
+#[cfg(feature = "card")]
+pub(crate) mod heads;
 mod llama;
 mod mistral;
 mod parts;

@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Apply this folder's delta.safetensors, or this file, before answering
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
     /// Print one JSON document on stdout

@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// Leave out records that cannot be edited and go on; otherwise the run stops there and keeps the edits made before
     #[arg(long)]
     skip_bad: bool,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
     /// Write report.json and delta.safetensors into this folder
@@ -363,8 +363,9 @@ fn describe_fact(text: &mut String, fact: &FactReport) {
 fn describe_summary(text: &mut String, when: &str, summary: &Summary) {
     let _ = write!(
         text,
-        "{} facts, {when}: reliability {}, generalization {}, locality {}",
+        "{} {}, {when}: reliability {}, generalization {}, locality {}",
         summary.n,
+        if summary.n == 1 { "fact" } else { "facts" },
         score(summary.reliability),
         score(summary.generalization),
         score(summary.locality),

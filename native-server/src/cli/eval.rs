@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Apply the change that `edit --out` wrote
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
     /// Print one JSON document on stdout

@@ -44,7 +44,7 @@ pub(super) struct Args {
     steps: NonZeroUsize,
     #[command(flatten)]
     settings: Settings,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }

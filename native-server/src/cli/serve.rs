@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The folder that holds the sweeps' folders, for the page to draw
     #[arg(long, value_name = "DIR", default_value = "sweeps")]
     sweeps: PathBuf,
-    /// The device sessions compute on: flex (the CPU), vulkan or cuda
+    /// The device sessions compute on: flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }

@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Round what is written to 32 bits, at half the size
     #[arg(long)]
     small: bool,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }

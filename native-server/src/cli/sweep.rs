@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Move lines that are not rows to a file beside their own, and measure again what they stood for
     #[arg(long)]
     repair: bool,
-    /// flex (the CPU), vulkan or cuda
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
     #[arg(long, default_value = "flex")]
     device: DeviceKind,
 }

@@ -157,7 +157,7 @@ impl<'a> EditSet<'a> {
     pub fn usable(&self, range: Range<usize>) -> Result<(Vec<(usize, Fact)>, Vec<(usize, Failure)>), Failure> {
         let Some(records) = self.records.get(range.clone()) else {
             return Err(Failure::bad_input(format!(
-                "index {}..{} is outside the file, which holds {} records",
+                "index {}..{} is outside the file, whose records are 0..{}",
                 range.start,
                 range.end,
                 self.len()
@@ -386,7 +386,9 @@ mod tests {
         let set = EditSet::read("facts.json", &text).unwrap();
         assert_eq!(set.facts(0..1).unwrap(), [ada()]);
         assert!(set.facts(1..2).is_err());
-        assert!(set.facts(2..5).unwrap_err().message.contains("index 2..5 is outside the file, which holds 3 records"));
+        assert!(
+            set.facts(2..5).unwrap_err().message.contains("index 2..5 is outside the file, whose records are 0..3")
+        );
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! What launching kernels needs, and what they share.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+/// Units of a cube: 256 is the most that WebGPU promises.
+pub const UNITS: usize = 256;
+
+/// Rows are shared by so many units.
+pub const ROW_UNITS: usize = 64;
+
+/// The same numbers row by row, without gaps.
+pub fn in_order(tensor: CubeTensor) -> CubeTensor {
+    assert_eq!(tensor.dtype, DType::F32, "kernels compute in f32");
+    into_contiguous(tensor)
+}
+
+/// Rows and columns.
+pub fn sides(tensor: &CubeTensor) -> [usize; 2] {
+    let shape = tensor.meta.shape();
+    [shape[0], shape[1]]
+}
+
+/// A tensor beside another, on its device, with nothing in it yet.
+pub fn empty_like<const D: usize>(tensor: &CubeTensor, shape: [usize; D]) -> CubeTensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::from(shape), DType::F32)
+}
+
+/// As many cubes as there are things, in a grid that no device refuses. What lies beyond has nothing to do.
+pub fn grid(things: usize) -> CubeCount {
+    const SIDE: usize = 32_768;
+    CubeCount::Static(things.min(SIDE) as u32, things.div_ceil(SIDE) as u32, 1)
+}
+
+/// One unit each.
+pub fn each(things: usize) -> (CubeCount, CubeDim) {
+    (grid(things.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
+}
+
+/// The sum of every unit's value.
+#[cube]
+pub fn sum_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    #[unroll]
+    for i in 0..comptime!(units.ilog2() as usize) {
+        let step = comptime!(units >> (i + 1));
+        if unit < step {
+            shared[unit] = shared[unit] + shared[unit + step];
+        }
+        sync_cube();
+    }
+    let sum = shared[0];
+    sync_cube();
+    sum
+}
+
+/// The largest of every unit's values.
+#[cube]
+pub fn max_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    #[unroll]
+    for i in 0..comptime!(units.ilog2() as usize) {
+        let step = comptime!(units >> (i + 1));
+        if unit < step {
+            shared[unit] = max(shared[unit], shared[unit + step]);
+        }
+        sync_cube();
+    }
+    let largest = shared[0];
+    sync_cube();
+    largest
+}

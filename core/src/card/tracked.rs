@@ -1,0 +1,177 @@
+//! The same under automatic differentiation: each operation with a backward of its own.
+
+use burn::backend::{
+    Autodiff,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, NodeGuard, Ops, OpsKind, unary},
+    },
+    tensor::FloatTensor,
+};
+
+use super::ops::{Card, Layout, Slopes, Turn, With};
+
+/// A tensor and its place in the graph; one that is not read has a place of its own, which nothing leads to.
+fn taken<B: Slopes, C: CheckpointStrategy>(
+    tensor: FloatTensor<Autodiff<B, C>>,
+    read: bool,
+) -> (FloatTensor<B>, NodeGuard) {
+    if read { tensor.into_parts() } else { FloatTensor::<Autodiff<B, C>>::new(tensor.into_primitive()).into_parts() }
+}
+
+impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
+    fn product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Product;
+        impl<B: Slopes> Backward<B, 3> for Product {
+            /// `x` where the gradient of `W` is asked for, and `W` where that of `x` is.
+            type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (x, weight) = ops.state;
+                let grad = grads.consume::<B>(&ops.node);
+                let [to_x, to_weight, to_residual] = ops.parents;
+                if let (Some(node), Some(weight)) = (to_x, weight) {
+                    let nothing = grad.clone();
+                    let weight = B::float_transpose(weight);
+                    let back = B::product(grad.clone(), weight, nothing.clone(), nothing, With::NOTHING);
+                    grads.register::<B>(node.id, back);
+                }
+                if let (Some(node), Some(x)) = (to_weight, x) {
+                    grads.register::<B>(node.id, B::float_matmul(B::float_transpose(x), grad.clone()));
+                }
+                if let Some(node) = to_residual {
+                    grads.register::<B>(node.id, grad);
+                }
+            }
+        }
+        let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (residual, residual_node) = taken::<B, C>(residual, with.residual);
+        let bias = bias.into_primitive();
+        match Product.prepare::<C>([x_node, weight_node, residual_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let state = (weight_tracked.then(|| x.clone()), x_tracked.then(|| weight.clone()));
+                prep.finish(state, B::product(x, weight, bias, residual, with))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::product(x, weight, bias, residual, with)),
+        }
+    }
+
+    fn normed(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        epsilon: f64,
+        centred: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Normed;
+        impl<B: Slopes> Backward<B, 1> for Normed {
+            type State = (FloatTensor<B>, FloatTensor<B>, f64, bool);
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (x, scale, epsilon, centred) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| B::normed_back(x, scale, grad, epsilon, centred));
+            }
+        }
+        let (x, node) = x.into_parts();
+        let (scale, shift) = (scale.into_primitive(), shift.into_primitive());
+        match Normed.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let state = (x.clone(), scale.clone(), epsilon, centred);
+                prep.finish(state, B::normed(x, scale, shift, epsilon, centred))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::normed(x, scale, shift, epsilon, centred)),
+        }
+    }
+
+    fn activated(x: FloatTensor<Self>, times: FloatTensor<Self>, gated: bool) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Activated;
+        impl<B: Slopes> Backward<B, 2> for Activated {
+            type State = (FloatTensor<B>, FloatTensor<B>, bool);
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (x, times, gated) = ops.state;
+                let grad = grads.consume::<B>(&ops.node);
+                let [to_x, to_times] = ops.parents;
+                if let Some(node) = to_x {
+                    grads.register::<B>(node.id, B::activated_back(x.clone(), grad.clone(), times, gated));
+                }
+                if let Some(node) = to_times {
+                    // What a gate lets pass is linear.
+                    grads.register::<B>(node.id, B::activated(x, grad, gated));
+                }
+            }
+        }
+        let (x, x_node) = x.into_parts();
+        let (times, times_node) = taken::<B, C>(times, gated);
+        match Activated.prepare::<C>([x_node, times_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x.clone(), times.clone(), gated), B::activated(x, times, gated)),
+            OpsKind::UnTracked(prep) => prep.finish(B::activated(x, times, gated)),
+        }
+    }
+
+    fn attended(
+        joined: FloatTensor<Self>,
+        past_keys: FloatTensor<Self>,
+        past_values: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Attended;
+        impl<B: Slopes> Backward<B, 1> for Attended {
+            type State = (FloatTensor<B>, [FloatTensor<B>; 2], FloatTensor<B>, Layout);
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (joined, past, weights, layout) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+                    B::attended_back(joined, past, weights, grad, layout)
+                });
+            }
+        }
+        let (joined, node) = joined.into_parts();
+        let past = [past_keys, past_values].map(|past| past.into_primitive());
+        let mask = mask.into_primitive();
+        match Attended.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let [out, weights] = B::attended_and_weights(joined.clone(), past.clone(), mask, layout);
+                prep.finish((joined, past, weights, layout), out)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [out, _] = B::attended_and_weights(joined, past, mask, layout);
+                prep.finish(out)
+            }
+        }
+    }
+
+    fn rotated(
+        joined: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        turn: Turn,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Rotated;
+        impl<B: Slopes> Backward<B, 1> for Rotated {
+            type State = (FloatTensor<B>, FloatTensor<B>, Turn);
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (cos, sin, turn) = ops.state;
+                let turn = Turn { back: !turn.back, ..turn };
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| B::rotated(grad, cos, sin, turn));
+            }
+        }
+        let (joined, node) = joined.into_parts();
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        match Rotated.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((cos.clone(), sin.clone(), turn), B::rotated(joined, cos, sin, turn)),
+            OpsKind::UnTracked(prep) => prep.finish(B::rotated(joined, cos, sin, turn)),
+        }
+    }
+}
