@@ -142,6 +142,16 @@ pub fn say(message: &str) {
     let _ = io::Write::write_all(&mut io::stderr(), format!("{message}\n").as_bytes());
 }
 
+/// Whether a prompt is another text than it seems: what models say next begins with the space.
+pub fn ends_in_space(prompt: &str) -> bool {
+    prompt.ends_with(char::is_whitespace)
+}
+
+/// Warns of such a prompt.
+pub fn warn_of_space(what: &str) {
+    warn(&format!("{what} ends in a space; answers begin with one, so a model was seldom trained on such a text"));
+}
+
 /// A warning for the person at the terminal; never on stdout.
 pub fn warn(message: &str) {
     say(&format!("warning: {message}"));

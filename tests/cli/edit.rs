@@ -138,6 +138,23 @@ fn a_fact_that_cannot_be_edited_is_named() {
     check(&Desk::new(&json!([{ "name": "nothing we know" }])), &["name"]);
 }
 
+#[test]
+fn a_prompt_that_ends_in_a_space_is_warned_of() {
+    let mut spaced = fact();
+    spaced["prompt"] = json!(format!("{PROMPT} "));
+    let desk = Desk::new(&json!([fact(), spaced]));
+    let (model, contexts) = (golden("gpt2-tiny"), desk.contexts());
+    let said = |arguments: &[&str]| String::from_utf8_lossy(&rectify(arguments).stderr).into_owned();
+    for (index, warned) in [("0", false), ("1", true)] {
+        let said = said(&desk.edit(&model, &contexts, &["--index", index]));
+        assert_eq!(said.contains("record 1: the prompt ends in a space"), warned, "{said}");
+    }
+    for (prompt, warned) in [("The", false), ("The ", true)] {
+        let said = said(&["ask", "--model", &model, "--prompt", prompt, "--tokens", "1"]);
+        assert_eq!(said.contains("the prompt ends in a space"), warned, "{said}");
+    }
+}
+
 /// A cluster says SIGTERM before it kills.
 #[cfg(unix)]
 #[test]

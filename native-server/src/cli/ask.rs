@@ -53,6 +53,9 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     if let Some((path, bytes)) = &delta {
         desk.session.apply_delta(&path.display().to_string(), bytes)?;
     }
+    if io::ends_in_space(&args.prompt) {
+        io::warn_of_space("the prompt");
+    }
     let command = Command::Ask { prompt: args.prompt.clone(), tokens: args.tokens, top: args.top };
     let answer = match desk.handle(command)? {
         Event::Answered(answer) => answer,

@@ -90,6 +90,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     let set = EditSet::read(&args.facts.display().to_string(), &text)?;
     let range = args.index.clone().unwrap_or(0..set.len());
     let (facts, bad) = set.usable(range.clone())?;
+    warn_of_spaces(&facts);
     let folder = args.out.as_deref().map(|folder| OutDir::prepare(folder, output::Kind::Edit)).transpose()?;
     let mut job =
         Job { skip_bad: args.skip_bad, folder, operations: Vec::new(), failed: Vec::new(), carried: Vec::new() };
@@ -358,6 +359,16 @@ fn describe_fact(text: &mut String, fact: &FactReport) {
         let _ = write!(text, "   portability {}", score(fact.portability));
     }
     text.push('\n');
+}
+
+fn warn_of_spaces(facts: &[(usize, Fact)]) {
+    let mut spaced = facts.iter().filter(|(_, fact)| io::ends_in_space(&fact.prompt)).map(|(number, _)| number);
+    let Some(first) = spaced.next() else { return };
+    let more = match spaced.count() {
+        0 => String::new(),
+        more => format!(" (and of {more} records more)"),
+    };
+    io::warn_of_space(&format!("record {first}: the prompt{more}"));
 }
 
 fn describe_summary(text: &mut String, when: &str, summary: &Summary) {
