@@ -139,6 +139,13 @@ fn a_fact_that_cannot_be_edited_is_named() {
 }
 
 #[test]
+fn an_edit_that_would_ruin_the_model_says_how_to_make_it_all_the_same() {
+    let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/../static/facts/demo_counterfact.json");
+    let edit = ["edit", "--model", "demo-nano", "--facts", facts, "--index", "0", "--method", "kn"];
+    check_refused(&edit, &["forget how to speak", "Nothing was changed; --allow-harm"]);
+}
+
+#[test]
 fn a_prompt_that_ends_in_a_space_is_warned_of() {
     let mut spaced = fact();
     spaced["prompt"] = json!(format!("{PROMPT} "));

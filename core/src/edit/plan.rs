@@ -57,8 +57,8 @@ impl Plan {
 pub(crate) fn moment_of(moments: &BTreeMap<usize, Arc<Moment>>, layer: usize) -> Result<&Moment> {
     moments.get(&layer).map(Arc::as_ref).ok_or_else(|| {
         Error::Missing(format!(
-            "there are no statistics of layer {layer}'s keys: make them with `rectify stats`, or name \"identity\" for \
-             a rough substitute"
+            "there are no statistics of layer {layer}'s keys: make them with `rectify stats`, or name \"identity\" as \
+             the covariance, a rough substitute"
         ))
     })
 }

@@ -279,7 +279,8 @@ impl Job {
     fn fail(&mut self, record: usize, failure: Failure) -> Result<(), Failure> {
         self.failed.push(FailedRecord { record, failure: failure.clone() });
         if !self.skip_bad {
-            return Err(failure);
+            let more = if failure.kind == Kind::Harmful { "; --allow-harm edits all the same" } else { "" };
+            return Err(Failure { message: format!("{}{more}", failure.message), ..failure });
         }
         io::warn(&format!("{failure}; it is left out"));
         Ok(())

@@ -52,7 +52,9 @@ impl Regularizer {
     /// When there is no such name, or one that keeps no share is given one.
     pub fn named(name: &str, keep: Option<f64>) -> Result<Self, Failure> {
         if let (Some(_), "none" | "prune") = (keep, name) {
-            return Err(Failure::bad_input(format!("{name} keeps no share of the entries: leave keep out")));
+            let problem =
+                format!("{name} keeps no share of the entries: leave keep out, or choose rect, which keeps one");
+            return Err(Failure::bad_input(problem));
         }
         let keep = keep.unwrap_or(Self::KEEP);
         Ok(match name {
