@@ -34,6 +34,62 @@ fn dot(a: &Tensor<f32>, a_at: usize, b: &Tensor<f32>, b_at: usize, d_head: usize
     sum
 }
 
+/// `a · b` with the key or value `b` of position `j`, of the past or of the new tokens.
+#[cube]
+fn dot_with(
+    a: &Tensor<f32>,
+    a_at: usize,
+    past: &Tensor<f32>,
+    joined: &Tensor<f32>,
+    j: usize,
+    batch: usize,
+    group: usize,
+    part: usize,
+    held: usize,
+    new: usize,
+    heads: usize,
+    groups: usize,
+    d_head: usize,
+) -> f32 {
+    let mut product = 0.0f32;
+    if j < held {
+        product += dot(a, a_at, past, ((batch * groups + group) * held + j) * d_head, d_head);
+    } else {
+        let at = new_at(batch, j - held, group, part, new, heads, groups, d_head);
+        product += dot(a, a_at, joined, at, d_head);
+    }
+    product
+}
+
+/// `Σ w b` of one column over the keys or values `b` of all positions; the weights begin at `row`.
+#[cube]
+fn weighted(
+    w: &Tensor<f32>,
+    row: usize,
+    past: &Tensor<f32>,
+    joined: &Tensor<f32>,
+    c: usize,
+    batch: usize,
+    group: usize,
+    part: usize,
+    held: usize,
+    new: usize,
+    heads: usize,
+    groups: usize,
+    d_head: usize,
+) -> f32 {
+    let past_at = (batch * groups + group) * held * d_head + c;
+    let mut sum = 0.0f32;
+    for j in 0..held {
+        sum += w[row + j] * past[past_at + j * d_head];
+    }
+    for j in 0..new {
+        let at = new_at(batch, j, group, part, new, heads, groups, d_head);
+        sum += w[row + held + j] * joined[at + c];
+    }
+    sum
+}
+
 /// `softmax(scale q·k + mask)` of one query of one head: a cube.
 #[cube(launch_unchecked)]
 fn weigh(
@@ -60,14 +116,8 @@ fn weigh(
     let mut largest = f32::new(-3.0e38);
     let mut j = UNIT_POS as usize;
     while j < seen {
-        let mut score = 0.0f32;
-        if j < held {
-            score += dot(joined, query_at, past, ((batch * groups + group) * held + j) * d_head, d_head);
-        } else {
-            let key_at = new_at(batch, j - held, group, 0, new, heads, groups, d_head);
-            score += dot(joined, query_at, joined, key_at, d_head);
-        }
-        score = score * scale + mask[mask_at + j];
+        let product = dot_with(joined, query_at, past, joined, j, batch, group, 0, held, new, heads, groups, d_head);
+        let score = product * scale + mask[mask_at + j];
         weights[row + j] = score;
         largest = max(largest, score);
         j += units;
@@ -111,16 +161,7 @@ fn mix(
     let (query, batch) = (token % new, token / new);
     let group = head / (heads / groups);
     let row = ((batch * heads + head) * new + query) * seen;
-    let past_at = (batch * groups + group) * held * d_head + c;
-    let mut sum = 0.0f32;
-    for j in 0..held {
-        sum += weights[row + j] * past[past_at + j * d_head];
-    }
-    for j in 0..new {
-        let value_at = new_at(batch, j, group, 1, new, heads, groups, d_head);
-        sum += weights[row + held + j] * joined[value_at + c];
-    }
-    out[at] = sum;
+    out[at] = weighted(weights, row, past, joined, c, batch, group, 1, held, new, heads, groups, d_head);
 }
 
 /// The gradient of scores: `scale · w (dw − Σ w dw)` with `dw = g·v`: a cube for each query of each head.
@@ -146,13 +187,7 @@ fn weigh_back(
     let mut sum = 0.0f32;
     let mut j = UNIT_POS as usize;
     while j < seen {
-        let mut pulled = 0.0f32;
-        if j < held {
-            pulled += dot(grad, grad_at, past, ((batch * groups + group) * held + j) * d_head, d_head);
-        } else {
-            let value_at = new_at(batch, j - held, group, 1, new, heads, groups, d_head);
-            pulled += dot(grad, grad_at, joined, value_at, d_head);
-        }
+        let pulled = dot_with(grad, grad_at, past, joined, j, batch, group, 1, held, new, heads, groups, d_head);
         scores[row + j] = pulled;
         sum += pulled * weights[row + j];
         j += units;
@@ -191,14 +226,7 @@ fn joined_back(
     if part < heads {
         let group = part / each;
         let row = ((batch * heads + part) * new + pos) * seen;
-        let past_at = (batch * groups + group) * held * d_head + c;
-        for j in 0..held {
-            sum += scores[row + j] * past[past_at + j * d_head];
-        }
-        for j in 0..new {
-            let key_at = new_at(batch, j, group, 0, new, heads, groups, d_head);
-            sum += scores[row + held + j] * joined[key_at + c];
-        }
+        sum += weighted(scores, row, past, joined, c, batch, group, 0, held, new, heads, groups, d_head);
     } else if part < heads + groups {
         let group = part - heads;
         for h in 0..each {

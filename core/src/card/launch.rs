@@ -41,25 +41,18 @@ pub fn each(things: usize) -> (CubeCount, CubeDim) {
 /// The sum of every unit's value.
 #[cube]
 pub fn sum_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    #[unroll]
-    for i in 0..comptime!(units.ilog2() as usize) {
-        let step = comptime!(units >> (i + 1));
-        if unit < step {
-            shared[unit] = shared[unit] + shared[unit + step];
-        }
-        sync_cube();
-    }
-    let sum = shared[0];
-    sync_cube();
-    sum
+    reduced(shared, value, false, units)
 }
 
 /// The largest of every unit's values.
 #[cube]
 pub fn max_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) -> f32 {
+    reduced(shared, value, true, units)
+}
+
+/// Every unit's value in one, by halves.
+#[cube]
+fn reduced(shared: &mut Shared<[f32]>, value: f32, #[comptime] largest: bool, #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
     shared[unit] = value;
     sync_cube();
@@ -67,11 +60,15 @@ pub fn max_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) 
     for i in 0..comptime!(units.ilog2() as usize) {
         let step = comptime!(units >> (i + 1));
         if unit < step {
-            shared[unit] = max(shared[unit], shared[unit + step]);
+            if comptime!(largest) {
+                shared[unit] = max(shared[unit], shared[unit + step]);
+            } else {
+                shared[unit] = shared[unit] + shared[unit + step];
+            }
         }
         sync_cube();
     }
-    let largest = shared[0];
+    let all = shared[0];
     sync_cube();
-    largest
+    all
 }

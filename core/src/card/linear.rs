@@ -13,6 +13,26 @@ const SIDE: usize = 16;
 /// How much of the inner dimension a tile takes at once.
 const DEPTH: usize = 16;
 
+/// What a product's entry is added to: of bias and residual what there is.
+#[cube]
+fn added(
+    bias: &Tensor<f32>,
+    residual: &Tensor<f32>,
+    column: usize,
+    at: usize,
+    #[comptime] with_bias: bool,
+    #[comptime] with_residual: bool,
+) -> f32 {
+    let mut sum = 0.0f32;
+    if comptime!(with_bias) {
+        sum += bias[column];
+    }
+    if comptime!(with_residual) {
+        sum += residual[at];
+    }
+    sum
+}
+
 /// `x W` in tiles of `16 tall` rows and `16 wide` columns: a cube of 16 × 16 units each.
 ///
 /// Each step brings a strip of `x` and of `W`, 16 deep, into shared memory; every unit then has `tall × wide` sums to go
@@ -99,14 +119,8 @@ fn tiles(
         for j in 0..wide {
             let (row, column) = (row_0 + down + i * SIDE, column_0 + right + j * SIDE);
             if row < m && column < n {
-                let mut value = sums[i * wide + j];
-                if comptime!(with_bias) {
-                    value += bias[column];
-                }
-                if comptime!(with_residual) {
-                    value += residual[row * n + column];
-                }
-                out[row * n + column] = value;
+                let at = row * n + column;
+                out[at] = sums[i * wide + j] + added(bias, residual, column, at, with_bias, with_residual);
             }
         }
     }
@@ -170,13 +184,8 @@ fn few_rows(
             for lane in 0..lanes {
                 value += shared[entry * lanes + lane];
             }
-            if comptime!(with_bias) {
-                value += bias[column];
-            }
-            if comptime!(with_residual) {
-                value += residual[row * n + column];
-            }
-            out[row * n + column] = value;
+            let at = row * n + column;
+            out[at] = value + added(bias, residual, column, at, with_bias, with_residual);
         }
         entry += UNITS;
     }
