@@ -10,14 +10,12 @@
 #![deny(missing_docs)]
 
 mod answer;
-#[cfg(feature = "card")]
-#[allow(dead_code, reason = "proved first, by the tests in it; models compute with burn's operations so far")]
-mod card;
 pub mod edit;
 mod error;
 pub mod fluency;
 mod guard;
 mod history;
+mod kernels;
 mod linalg;
 pub mod metrics;
 pub mod model;

@@ -1,15 +1,20 @@
 //! What the page's workers compute, digit by digit.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use rectify_protocol::{
-    Answer, Contexts, EditReport, EditSpec, EditorSpec, Fact, FactReport, Guards, Neighbor, Regularizer, RomeSpec,
-    RunReport, ValueSpec,
+    Answer, Command, Contexts, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, Guards, Neighbor, Progress,
+    Regularizer, RomeSpec, RunReport, ValueSpec,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::{driver::Browser, site, site::Site, worker::Worker};
+use crate::{
+    driver::Browser,
+    site,
+    site::Site,
+    worker::{Counted, Worker},
+};
 
 /// The golden README's bound for logits of a float32 implementation is 2e-5 of the largest; the issue's is this.
 const LOGITS: f64 = 1e-4;
@@ -83,7 +88,7 @@ fn on_the_command_line(model: &str, method: &str) -> EditReport {
     };
     let facts = file("facts.json", serde_json::to_string(&[born()]).expect("JSON"));
     let contexts = file("contexts.json", r#"["{}", "It is said. {}"]"#.into());
-    let mut command = Command::new(site::program());
+    let mut command = std::process::Command::new(site::program());
     command.args(["edit", "--model", model, "--method", method, "--allow-harm", "--json", "--facts"]).arg(facts);
     command.arg("--static").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../static"));
     if !matches!(method, "kn" | "mend" | "ft") {
@@ -138,6 +143,46 @@ fn webgpu_edits_undoes_and_agrees_with_the_processor() {
         assert!((found.1 - expected.1).abs() < 1e-4, "{found:?} on webgpu, {expected:?} on flex");
     }
     check_undo(&mut gpu, "demo-nano");
+}
+
+/// Launches cost a browser far more than a native program, and compiling is what a first edit waits for.
+#[test]
+fn webgpu_launches_and_compiles_little() {
+    let (site, browser) = open("webgpu-counts");
+    site.prefix("webgpu/rectify-worker_loader.js", include_str!("counting.js"));
+    let mut gpu = Worker::start(&browser, "webgpu/");
+    gpu.load("demo-nano");
+    let mut edit = |layer| {
+        let value = ValueSpec {
+            v_num_grad_steps: 4,
+            contexts: Contexts::Given(vec!["{}".into(), "It is said. {}".into()]),
+            ..ValueSpec::default()
+        };
+        let editor = EditorSpec::Rome(RomeSpec { layers: Some(vec![layer]), value, ..RomeSpec::default() });
+        let spec = EditSpec { guards: Guards::NONE, ..EditSpec::new(editor) };
+        let events = gpu.counted(Command::Edit { facts: vec![born()], spec });
+        gpu.undo();
+        events
+    };
+    // An evaluation tells of itself: what comes between two is the way back of the first and the second's way there.
+    let of_step = |events: &[(Event, Counted)], wanted: usize| {
+        let is_it =
+            |event: &Event| matches!(event, Event::Progress(Progress::Optimizing { step, .. }) if step.step == wanted);
+        events.iter().find(|(event, _)| is_it(event)).expect("the step tells of itself").1
+    };
+    let first = edit(1);
+    let asked = of_step(&first, 0).dispatches;
+    let step = of_step(&first, 2);
+    let pipelines: usize = first.iter().map(|(_, counted)| counted.pipelines).sum();
+    let block = step.dispatches - of_step(&edit(2), 2).dispatches;
+    println!("asking a fact and preparing the edit: {asked} launches");
+    println!("a step: {} launches, {} reads; of them a block: {block}", step.dispatches, step.reads);
+    println!("the first edit: {pipelines} kernels compiled");
+    assert!(asked <= 1000, "asking a fact and preparing its edit takes {asked} launches");
+    assert!(step.dispatches <= 100, "a step takes {} launches", step.dispatches);
+    assert!(block <= 24, "a block takes {block} launches, there and back");
+    assert!(pipelines <= 69, "a first edit compiles {pipelines} kernels");
+    assert_eq!(step.reads, 1, "a step waits once");
 }
 
 #[track_caller]

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 /// A running server. Ends with the test.
 pub struct Site {
     server: Child,
+    /// The files that it serves.
+    folder: PathBuf,
     /// `http://127.0.0.1:PORT/`
     pub address: String,
 }
@@ -37,7 +39,14 @@ impl Site {
             .find_map(|line| Some(format!("{}/", line.split_once("listening on ")?.1.trim())))
             .expect("the server says where it listens");
         thread::spawn(move || log.for_each(|line| eprintln!("server: {line}")));
-        Self { server, address }
+        Self { server, folder: site, address }
+    }
+
+    /// Runs a script before one of the site's.
+    pub fn prefix(&self, file: &str, script: &str) {
+        let file = self.folder.join(file);
+        let own = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        fs::write(&file, format!("{script}{own}")).expect("writes");
     }
 }
 

@@ -3,6 +3,7 @@
 use rectify_protocol::{
     Answer, Command, EditReport, EditSpec, Event, Fact, ModelInfo, ModelSource, Progress, Reply, Request,
 };
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::driver::Browser;
@@ -99,14 +100,42 @@ impl<'a> Worker<'a> {
     /// Every event of a command.
     #[track_caller]
     fn request(&mut self, command: Command) -> Vec<Event> {
+        self.replies(command).iter().map(|text| event(text)).collect()
+    }
+
+    /// Every event of a command, and what was asked of WebGPU since the one before: for a worker whose loader counts.
+    #[track_caller]
+    pub fn counted(&mut self, command: Command) -> Vec<(Event, Counted)> {
+        #[derive(Deserialize)]
+        struct Counting {
+            counted: Counted,
+        }
+        let replies = self.replies(command);
+        let counted = |text: &String| serde_json::from_str::<Counting>(text).expect("the loader counts").counted;
+        replies.iter().map(|text| (event(text), counted(text))).collect()
+    }
+
+    #[track_caller]
+    fn replies(&mut self, command: Command) -> Vec<String> {
         self.last_id += 1;
         let request = serde_json::to_string(&Request { id: self.last_id, command }).expect("a request has a JSON form");
         let replies = self.browser.run(REQUEST, json!([request, self.last_id]));
-        let replies = replies.as_array().expect("a list of replies");
-        let event = |reply: &serde_json::Value| {
-            let text = reply.as_str().expect("a reply is text");
-            serde_json::from_str::<Reply>(text).unwrap_or_else(|error| panic!("{error}: {text}")).event
-        };
-        replies.iter().map(event).collect()
+        serde_json::from_value(replies).expect("a list of texts")
     }
+}
+
+#[track_caller]
+fn event(text: &str) -> Event {
+    serde_json::from_str::<Reply>(text).unwrap_or_else(|error| panic!("{error}: {text}")).event
+}
+
+/// What a worker asked of WebGPU.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Counted {
+    /// Launches of kernels.
+    pub dispatches: usize,
+    /// Kernels compiled.
+    pub pipelines: usize,
+    /// Times that someone waited for numbers.
+    pub reads: usize,
 }

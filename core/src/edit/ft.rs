@@ -4,17 +4,19 @@
 //! Only the matrix itself is trained; the release's match by name also takes GPT-2's bias. Layers below the first one
 //! that is trained never change, so every fact runs them once.
 
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::Tensor;
 use rectify_protocol::{Fact, FtObjective, FtSpec, Progress, Step};
 
-use super::{Delta, Input, Plan, WeightDelta, adam::Adam, plan::filled, value::averages};
+use super::{
+    Delta, Input, Plan, WeightDelta,
+    adam::Adam,
+    plan::filled,
+    value::{column, means},
+};
 use crate::{
     Error, Result,
-    model::{
-        Cache, Frame, Matrix, Model, NoTap, WeightSite,
-        generate::{picked, states_at},
-        padded,
-    },
+    kernels::log_likelihoods,
+    model::{Cache, Frame, Matrix, Model, NoTap, WeightSite, generate::states_at, padded},
     read::read,
     tokenizer::{Followed, Tokenizer},
 };
@@ -99,8 +101,10 @@ struct Batch {
     at: Vec<usize>,
     /// The tokens.
     targets: Vec<usize>,
-    /// Averages over each fact's tokens: `[facts, target tokens]`.
-    average: Tensor<2>,
+    /// How many of them each fact has.
+    lens: Vec<usize>,
+    /// What each token's log-likelihood counts in the sum of the facts' losses: `[target tokens, 1]`.
+    weights: Tensor<2>,
 }
 
 /// Lays out facts in batches that fit a device, and runs what lies below layer `first`.
@@ -127,17 +131,17 @@ impl Batch {
             .collect();
         let targets = lessons.iter().flat_map(|lesson| lesson.target.iter().map(|id| *id as usize)).collect();
         let lens: Vec<usize> = lessons.iter().map(|lesson| lesson.target.len()).collect();
-        let average = averages(&lens, &device);
-        Self { hidden, frame, at, targets, average }
+        let weights = lens.iter().flat_map(|len| std::iter::repeat_n(-1.0 / *len as f64, *len));
+        let weights = column(weights, &states_at(hidden.clone(), &[0]));
+        Self { hidden, frame, at, targets, lens, weights }
     }
 
-    /// Each fact's negative log-likelihood, with the layers from `first` on as they are in `model`: `[facts, 1]`.
-    fn nll(&self, model: &Model, first: usize) -> Tensor<2> {
+    /// Each target token's log-likelihood, with the layers from `first` on as they are in `model`: `[target tokens, 1]`.
+    fn log_likelihoods(&self, model: &Model, first: usize) -> Tensor<2> {
         let shape = model.shape();
         let mut past = Cache::empty(self.frame.dims()[0], shape.layers);
         let hidden = model.run(first..shape.layers, self.hidden.clone(), &self.frame, &mut past, &mut NoTap);
-        let log_p = log_softmax(model.logits(states_at(hidden, &self.at)), 1); // [target tokens, vocab]
-        -self.average.clone().matmul(picked(&log_p, &self.targets))
+        log_likelihoods(model.logits(states_at(hidden, &self.at)), &self.targets)
     }
 }
 
@@ -193,9 +197,10 @@ impl Training {
             // makes its own.
             let tracked: Vec<Tensor<2>> =
                 self.changes.iter().map(|change| change.clone().autodiff().require_grad()).collect();
-            let losses = batch.nll(&model.apply(&self.deltas_of(&tracked))?, self.sites[0].layer);
-            nll.extend(read(losses.clone().inner()).await?.into_iter().map(f64::from));
-            let mut found = losses.sum().backward();
+            let log_p = batch.log_likelihoods(&model.apply(&self.deltas_of(&tracked))?, self.sites[0].layer);
+            let read = read(log_p.clone().inner()).await?;
+            nll.extend(means(&read, batch.lens.iter().copied()).into_iter().map(|mean| -mean));
+            let mut found = (log_p * batch.weights.clone()).sum().backward();
             for (sum, tracked) in gradients.iter_mut().zip(&tracked) {
                 *sum = sum.clone() + tracked.grad_remove(&mut found).expect("the change is tracked");
             }

@@ -252,7 +252,7 @@ impl Prompt {
         let mut capture = Capture::new(&all);
         let frame = Frame::lanes(&past, 1, &model.device());
         let embedded = model.embed(&[*last], &frame);
-        model.run(0..layers, embedded.clone(), &frame, &mut past.clone(), &mut capture);
+        model.run(0..layers, embedded.clone(), &frame, &mut past, &mut capture);
         let after = sites(At::ResidPost).map(|site| capture.take(site)).collect::<Vec<_>>();
         let before = std::iter::once(embedded).chain(after).take(layers).collect();
         let activations = sites(at).map(|site| capture.take(site).flatten(0, 1)).collect();
@@ -302,13 +302,14 @@ struct ReplaceLast {
 }
 
 impl Tap for ReplaceLast {
-    fn tap(&mut self, site: Site, value: Tensor<3>) -> Tensor<3> {
-        if site.at != self.at {
-            return value;
-        }
+    fn tap(&mut self, _: Site, value: Tensor<3>) -> Tensor<3> {
         let ([_, all, _], [last, _]) = (value.dims(), self.new.dims());
         let new = self.new.clone().unsqueeze::<3>();
         if last == all { new } else { Tensor::cat(vec![value.narrow(1, 0, all - last), new], 1) }
+    }
+
+    fn looks_at(&self, site: Site) -> bool {
+        site.at == self.at
     }
 }
 

@@ -5,17 +5,14 @@
 //! layer, never changes during an optimisation: it is computed once, and each step runs only the later tokens of the
 //! upper layers. This is exact, because attention is causal.
 
-use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{Fact, FactToken, Progress, Step, ValueSpec};
 
 use super::{adam::Adam, contexts::SLOT};
 use crate::{
     Error, Result,
-    model::{
-        At, Cache, Capture, Frame, Model, NoTap, Site,
-        generate::{picked, states_at},
-        index_tensor, padded,
-    },
+    kernels::answers,
+    model::{At, Cache, Capture, Frame, Model, NoTap, Site, generate::states_at, index_tensor, padded},
     read::read,
     tokenizer::Tokenizer,
 };
@@ -223,17 +220,18 @@ impl Prepared {
 
         // The facts that still run: what is left of the batch, and their state of Adam, one row each.
         let mut live: Vec<usize> = (0..n_facts).collect();
-        let mut now = Asked::new(self.clone(), &model.device());
+        let mut now = Asked::new(self.clone(), &model.device(), spec.kl_factor);
         let mut initial = None;
         let mut delta = anchors.zeros_like();
         let mut adam = Adam::new(&delta);
         for step in 0..spec.v_num_grad_steps {
             let tracked = delta.clone().autodiff().require_grad();
-            let losses = now.losses(model, tracked.clone(), &mut initial, spec.kl_factor);
-            let numbers = losses.read(&delta).await?;
+            let answers = now.answers(model, tracked.clone(), &mut initial);
+            let found_now = now.read(&answers, &delta).await?;
             let last = step + 1 == spec.v_num_grad_steps;
             let mut going_on = Vec::with_capacity(live.len());
-            for (row, ([nll, kl, p_target, delta_norm], fact)) in numbers.iter().copied().zip(&live).enumerate() {
+            for (row, (found_now, fact)) in found_now.iter().zip(&live).enumerate() {
+                let Found { nll, kl, p_target, delta_norm } = *found_now;
                 let decay = spec.v_weight_decay / lengths[*fact].powi(2);
                 let evaluation =
                     Step { fact: *fact, step, nll, kl, weight_decay: decay * delta_norm, p_target, delta_norm };
@@ -252,7 +250,7 @@ impl Prepared {
                 break;
             }
 
-            let gradients = losses.total().backward();
+            let gradients = now.total(&answers).backward();
             let mut gradient = tracked.grad(&gradients).expect("δ is tracked");
             if going_on.len() < live.len() {
                 let of = |tensor: Tensor<2>| {
@@ -262,24 +260,28 @@ impl Prepared {
                 (delta, gradient) = (of(delta), of(gradient));
                 adam = adam.only(&going_on);
                 initial = initial.map(of);
-                now = Asked::new(now.prepared.only(&going_on), &model.device());
+                now = Asked::new(now.prepared.only(&going_on), &model.device(), spec.kl_factor);
                 live = going_on.iter().map(|row| live[*row]).collect();
             }
             // The gradient of ‖δ‖ is δ/‖δ‖, and 0 at 0, where an automatic one would be NaN.
             let pull = going_on.iter().zip(&live).map(|(row, fact)| {
-                let norm = numbers[*row][3];
+                let norm = found_now[*row].delta_norm;
                 if norm > 0.0 { spec.v_weight_decay / lengths[*fact].powi(2) / norm } else { 0.0 }
             });
             gradient = gradient + delta.clone() * column(pull, &delta);
 
             delta = delta - adam.step(gradient, spec.v_lr);
-            let radius = column(live.iter().map(|fact| spec.clamp_norm_factor * lengths[*fact]), &delta);
-            let shrink = (radius / self::lengths(delta.clone())).clamp_max(1.0);
-            delta = delta * shrink;
+            delta = within(delta, live.iter().map(|fact| spec.clamp_norm_factor * lengths[*fact]));
         }
         let found = found.into_iter().map(|delta| delta.expect("every fact ends")).collect();
         Ok((Tensor::cat(found, 0), traces.into_iter().flatten().collect()))
     }
+}
+
+/// Rows no longer than their radii: `[facts, d_model]`.
+fn within(rows: Tensor<2>, radii: impl Iterator<Item = f64>) -> Tensor<2> {
+    let shrink = (column(radii, &rows) / lengths(rows.clone())).clamp_max(1.0);
+    rows * shrink
 }
 
 /// What one says when a loss leaves the finite numbers.
@@ -335,22 +337,25 @@ struct Asked {
     at: Vec<usize>,
     /// The targets' tokens in that order.
     targets: Vec<usize>,
-    /// Averages over a target's tokens: `[facts * contexts, target tokens]`.
-    average: Tensor<2>,
+    /// What the loss multiplies each of these answers with: `[target tokens + facts, 1]`.
+    weights: Tensor<2>,
+    kl_factor: f64,
 }
 
-/// One evaluation, fact by fact, each `[facts, 1]`.
-struct Losses {
-    nll: Tensor<2>,
-    kl: Tensor<2>,
-    p_target: Tensor<2>,
+/// What one evaluation says of a fact.
+#[derive(Clone, Copy)]
+struct Found {
+    nll: f64,
+    kl: f64,
+    p_target: f64,
+    delta_norm: f64,
 }
 
 impl Asked {
-    fn new(prepared: Prepared, device: &Device) -> Self {
+    fn new(prepared: Prepared, device: &Device, kl_factor: f64) -> Self {
         let frame = Frame::new(&prepared.past, &prepared.suffixes, device);
         let n_contexts = prepared.n_contexts;
-        let (mut at, mut targets, mut subjects) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut at, mut targets, mut subjects, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (fact, target) in prepared.targets.iter().enumerate() {
             let first = fact * (n_contexts + 1);
             for row in first..first + n_contexts {
@@ -358,32 +363,29 @@ impl Asked {
                 at.extend((len - target.len()..len).map(|pos| frame.flat(row, pos)));
                 targets.extend(target.iter().map(|id| *id as usize));
             }
+            weights.extend(std::iter::repeat_n(-1.0 / (target.len() * n_contexts) as f64, target.len() * n_contexts));
             subjects.push(frame.flat(first + n_contexts, prepared.suffixes[first + n_contexts] - 1));
         }
+        weights.extend(subjects.iter().map(|_| kl_factor));
         at.extend(subjects);
-        let lens = prepared.targets.iter().flat_map(|target| std::iter::repeat_n(target.len(), n_contexts));
-        let average = averages(&lens.collect::<Vec<_>>(), device);
-        Self { prepared, frame, at, targets, average }
+        let weights = column(weights.into_iter(), &prepared.states);
+        Self { prepared, frame, at, targets, weights, kl_factor }
     }
 
-    /// Shapes: `delta [facts, d_model]`; `initial` is what the first evaluation finds after each subject,
-    /// `[facts, vocab]`.
-    fn losses(&self, model: &Model, delta: Tensor<2>, initial: &mut Option<Tensor<2>>, kl_factor: f64) -> Losses {
+    /// Of each target token `log p`, then of what follows each subject the divergence from `initial`, which are the logits
+    /// that the first evaluation finds there, `[facts, vocab]`: `[target tokens + facts, 1]`.
+    ///
+    /// Shapes: `delta [facts, d_model]`.
+    fn answers(&self, model: &Model, delta: Tensor<2>, initial: &mut Option<Tensor<2>>) -> Tensor<2> {
+        let logits = self.logits(model, delta);
         let (n_facts, n_targets) = (self.prepared.targets.len(), self.targets.len());
-        let log_p = self.log_probabilities(model, delta);
-        let picked = picked(&log_p.clone().narrow(0, 0, n_targets), &self.targets); // [target tokens, 1]
-        let per_context = -self.average.clone().matmul(picked).reshape([n_facts, self.prepared.n_contexts]);
-        let current = log_p.narrow(0, n_targets, n_facts); // [facts, vocab]
-        let initial = initial.get_or_insert_with(|| current.clone().inner()).clone();
-        Losses {
-            nll: per_context.clone().mean_dim(1),
-            kl: (current.clone().exp() * (current - initial)).sum_dim(1) * kl_factor,
-            p_target: (-per_context).exp().mean_dim(1),
-        }
+        let found_first = || logits.clone().inner().narrow(0, n_targets, n_facts);
+        let initial = initial.get_or_insert_with(found_first).clone();
+        answers(logits, &self.targets, Some(initial))
     }
 
     /// `[target tokens + facts, vocab]`: of each target token, then of what follows each subject alone.
-    fn log_probabilities(&self, model: &Model, delta: Tensor<2>) -> Tensor<2> {
+    fn logits(&self, model: &Model, delta: Tensor<2>) -> Tensor<2> {
         let Prepared { hidden, layer, past, targets, n_contexts, .. } = &self.prepared;
         let [rows, width, d] = hidden.dims();
         let first = hidden.clone().narrow(1, 0, 1).reshape([targets.len(), n_contexts + 1, d]);
@@ -391,35 +393,38 @@ impl Asked {
         let hidden =
             if width == 1 { edited } else { Tensor::cat(vec![edited, hidden.clone().narrow(1, 1, width - 1)], 1) };
         let hidden = model.run(layer + 1..model.shape().layers, hidden, &self.frame, &mut past.clone(), &mut NoTap);
-        log_softmax(model.logits(states_at(hidden, &self.at)), 1)
-    }
-}
-
-impl Losses {
-    /// Each fact's negative log-likelihood, divergence, probability of the target, and `‖δ‖`.
-    async fn read(&self, delta: &Tensor<2>) -> Result<Vec<[f64; 4]>> {
-        let columns = [&self.nll, &self.kl, &self.p_target].map(|column| column.clone().inner());
-        let [nll, kl, p_target] = columns;
-        let rows = read(Tensor::cat(vec![nll, kl, p_target, lengths(delta.clone())], 1)).await?;
-        Ok(rows.as_chunks::<4>().0.iter().map(|row| row.map(f64::from)).collect())
+        model.logits(states_at(hidden, &self.at))
     }
 
     /// What is differentiated: facts do not share any variable, so the sum has each fact's own gradient.
-    fn total(&self) -> Tensor<1> {
-        (self.nll.clone() + self.kl.clone()).sum()
+    fn total(&self, answers: &Tensor<2>) -> Tensor<1> {
+        (answers.clone() * self.weights.clone()).sum()
+    }
+
+    /// What the answers say of each fact, and how long its δ is.
+    async fn read(&self, answers: &Tensor<2>, delta: &Tensor<2>) -> Result<Vec<Found>> {
+        let n_contexts = self.prepared.n_contexts;
+        let numbers = read(Tensor::cat(vec![answers.clone().inner(), lengths(delta.clone())], 0)).await?;
+        let (of_tokens, of_facts) = numbers.split_at(self.targets.len());
+        let (divergences, lengths) = of_facts.split_at(self.prepared.targets.len());
+        let lens = self.prepared.targets.iter().flat_map(|target| std::iter::repeat_n(target.len(), n_contexts));
+        let log_p = means(of_tokens, lens);
+        let facts = log_p.chunks(n_contexts).zip(divergences).zip(lengths);
+        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n_contexts as f64;
+        let found = facts.map(|((log_p, divergence), length)| Found {
+            nll: -mean(&mut log_p.iter().copied()),
+            kl: f64::from(*divergence) * self.kl_factor,
+            p_target: mean(&mut log_p.iter().map(|log_p| log_p.exp())),
+            delta_norm: f64::from(*length),
+        });
+        Ok(found.collect())
     }
 }
 
-/// What averages runs of a column, each over the next `lens[i]` entries: `[runs, entries]`.
-pub(super) fn averages(lens: &[usize], device: &Device) -> Tensor<2> {
-    let columns = lens.iter().sum();
-    let mut average = vec![0.0f32; lens.len() * columns];
-    let mut column = 0;
-    for (row, len) in lens.iter().enumerate() {
-        average[row * columns + column..][..*len].fill(1.0 / *len as f32);
-        column += len;
-    }
-    Tensor::from_data(TensorData::new(average, [lens.len(), columns]), device)
+/// The mean of each run of a column: of the first `lens[0]` entries, of the next `lens[1]`, and so on.
+pub(super) fn means(column: &[f32], lens: impl Iterator<Item = usize>) -> Vec<f64> {
+    let mut left = column.iter().copied().map(f64::from);
+    lens.map(|len| left.by_ref().take(len).sum::<f64>() / len as f64).collect()
 }
 
 /// `‖x‖` of each row: `[rows, 1]`.
@@ -428,7 +433,7 @@ fn lengths(x: Tensor<2>) -> Tensor<2> {
 }
 
 /// Numbers as a column beside `on`.
-fn column(values: impl Iterator<Item = f64>, on: &Tensor<2>) -> Tensor<2> {
+pub(super) fn column(values: impl Iterator<Item = f64>, on: &Tensor<2>) -> Tensor<2> {
     let values: Vec<f32> = values.map(|value| value as f32).collect();
     let shape = [values.len(), 1];
     Tensor::from_data(TensorData::new(values, shape), &on.device())

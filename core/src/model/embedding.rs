@@ -1,5 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::kernels::product;
+
 /// A token embedding, also used as an output head: `[vocab, d_model]`, split by rows into buffers that a
 /// WebGPU device accepts by default. GPT-2 small's would be 154 MB in one piece.
 #[derive(Clone)]
@@ -45,7 +47,7 @@ impl Embedding {
     /// `hidden Eᵀ`: `[n, d_model]` to `[n, vocab]`.
     pub(super) fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
         let mut parts: Vec<Tensor<2>> =
-            self.shards.iter().map(|shard| hidden.clone().matmul(shard.clone().transpose())).collect();
+            self.shards.iter().map(|shard| product(hidden.clone(), shard.clone().transpose(), None, None)).collect();
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
     }
 

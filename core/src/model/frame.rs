@@ -7,26 +7,26 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Keys and values of one layer, each `[batch, kv_head, pos, d_head]`.
+use super::heads::Heads;
+use crate::kernels;
+
+/// Keys and values of one layer.
 #[derive(Clone)]
-pub struct KeysValues {
-    /// What queries are compared with.
-    pub keys: Tensor<4>,
-    /// What is averaged.
-    pub values: Tensor<4>,
+pub(super) enum Seen {
+    /// Keys, then values: `[2, batch, group, pos, d_head]`.
+    Whole(Tensor<5>),
+    /// These, and behind them the keys and values of `joined`, brought together when someone looks back at them.
+    Grown { past: Option<Tensor<5>>, joined: Tensor<2>, heads: Heads },
 }
 
-impl KeysValues {
-    /// These, and behind them `new` along the positions.
-    pub(super) fn then(past: Option<&Self>, new: Self) -> Self {
-        match past {
-            None => new,
-            Some(past) => Self {
-                keys: Tensor::cat(vec![past.keys.clone(), new.keys], 2),
-                values: Tensor::cat(vec![past.values.clone(), new.values], 2),
-            },
+impl Seen {
+    /// Keys, then values: `[2, batch, group, pos, d_head]`.
+    pub fn whole(self) -> Tensor<5> {
+        match self {
+            Self::Whole(whole) => whole,
+            Self::Grown { past, joined, heads } => kernels::append(past, joined, heads),
         }
     }
 }
@@ -35,7 +35,7 @@ impl KeysValues {
 #[derive(Clone)]
 pub struct Cache {
     /// One per layer that has run; empty before the first pass.
-    pub(super) layers: Vec<Option<KeysValues>>,
+    pub(super) layers: Vec<Option<Seen>>,
     /// For each row, which of the cached positions hold a token of it (the rest is padding).
     pub(super) holds: Vec<Vec<bool>>,
 }
@@ -48,11 +48,12 @@ impl Cache {
 
     /// Only some of the rows.
     pub fn only(&self, rows: &[usize]) -> Self {
-        let of = |tensor: &Tensor<4>| tensor.clone().select(0, super::rows::index_tensor(rows, tensor));
-        let layers = self
-            .layers
-            .iter()
-            .map(|layer| layer.as_ref().map(|seen| KeysValues { keys: of(&seen.keys), values: of(&seen.values) }));
+        let of = |seen: Seen| {
+            let whole = seen.whole();
+            let index = super::rows::index_tensor(rows, &whole);
+            Seen::Whole(whole.select(1, index))
+        };
+        let layers = self.layers.iter().map(|layer| layer.clone().map(of));
         Self { layers: layers.collect(), holds: rows.iter().map(|row| self.holds[*row].clone()).collect() }
     }
 
@@ -91,7 +92,7 @@ pub struct Frame {
 
 /// What new tokens see.
 #[derive(Clone)]
-enum Sight {
+pub(super) enum Sight {
     /// Added to attention scores: 0 where a token may look, far below zero where not. `[batch, 1, pos, past + pos]`.
     Masked(Tensor<4>),
     /// All of the past, and of the new tokens each only itself.
@@ -130,8 +131,8 @@ impl Frame {
 
     /// The frame of `lanes` versions of the token that follows `past`, laid out as positions of its one row.
     ///
-    /// Each has the same position and sees the past and itself. A cache that ran with it holds lanes, which nothing
-    /// can look back at: run with a copy of `past`.
+    /// Each has the same position and sees the past and itself. A cache does not grow by lanes, which nothing can look
+    /// back at.
     ///
     /// # Panics
     ///
@@ -158,6 +159,11 @@ impl Frame {
         self.position_ids.clone()
     }
 
+    /// What new tokens see.
+    pub(super) fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
     /// Where token `pos` of row `row` lies when batch and positions are one dimension.
     pub fn flat(&self, row: usize, pos: usize) -> usize {
         assert!(pos < self.lens[row], "not padding");
@@ -167,64 +173,4 @@ impl Frame {
 
 fn ids(values: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
-}
-
-/// `Σ softmax(scale q·k + mask) v` for every head: grouped heads share keys and values.
-///
-/// Shapes: `query [batch, head, pos, d_head]`, `past` and new together `[batch, kv_head, seen, d_head]`;
-/// returns `[batch * pos, head * d_head]`.
-pub(super) fn attend(query: Tensor<4>, seen: &KeysValues, frame: &Frame, scale: f64) -> Tensor<2> {
-    match &frame.sight {
-        Sight::Masked(mask) => attend_masked(query, seen, mask, scale),
-        Sight::Alone => attend_alone(query, seen, scale),
-    }
-}
-
-fn attend_masked(query: Tensor<4>, seen: &KeysValues, mask: &Tensor<4>, scale: f64) -> Tensor<2> {
-    let [batch, heads, pos, d_head] = query.dims();
-    let [_, groups, width, _] = seen.keys.dims();
-    let grouped = query.reshape([batch, groups, heads / groups * pos, d_head]);
-    let scores = grouped.matmul(seen.keys.clone().swap_dims(2, 3)) * scale;
-    let scores = scores.reshape([batch, heads, pos, width]) + mask.clone();
-    let weights = softmax(scores, 3);
-    weights
-        .reshape([batch, groups, heads / groups * pos, width])
-        .matmul(seen.values.clone())
-        .reshape([batch, heads, pos, d_head])
-        .swap_dims(1, 2)
-        .reshape([batch * pos, heads * d_head])
-}
-
-/// The same for lanes, of which each sees the past and itself: time and memory are linear in their number, where a mask
-/// would be quadratic.
-///
-/// Shapes: as for [`attend`], with one row and the lanes as positions.
-fn attend_alone(query: Tensor<4>, seen: &KeysValues, scale: f64) -> Tensor<2> {
-    let [_, heads, lanes, d_head] = query.dims();
-    let [_, groups, width, _] = seen.keys.dims();
-    let (past, each) = (width - lanes, heads / groups);
-    let query = query.reshape([groups, each, lanes, d_head]);
-    let own = |all: &Tensor<4>| all.clone().narrow(2, past, lanes).reshape([groups, 1, lanes, d_head]);
-    let earlier = |all: &Tensor<4>| all.clone().narrow(2, 0, past).reshape([groups, past, d_head]);
-    let flat = |of: Tensor<4>, width: usize| of.reshape([groups, each * lanes, width]);
-
-    let mut scores = Vec::with_capacity(2);
-    if past > 0 {
-        let before = flat(query.clone(), d_head).matmul(earlier(&seen.keys).swap_dims(1, 2));
-        scores.push(before.reshape([groups, each, lanes, past]));
-    }
-    scores.push((query * own(&seen.keys)).sum_dim(3)); // [groups, each, lanes, 1]
-    let weights = softmax(Tensor::cat(scores, 3) * scale, 3); // [groups, each, lanes, past + 1]
-    let mut mixed = weights.clone().narrow(3, past, 1) * own(&seen.values); // [groups, each, lanes, d_head]
-    if past > 0 {
-        let before = flat(weights.narrow(3, 0, past), past).matmul(earlier(&seen.values));
-        mixed = mixed + before.reshape([groups, each, lanes, d_head]);
-    }
-    mixed.reshape([heads, lanes, d_head]).swap_dims(0, 1).reshape([lanes, heads * d_head])
-}
-
-/// `[batch * pos, head * d_head]` as `[batch, head, pos, d_head]`.
-pub(super) fn heads(flat: Tensor<2>, [batch, pos]: [usize; 2], heads: usize) -> Tensor<4> {
-    let d_head = flat.dims()[1] / heads;
-    flat.reshape([batch, pos, heads, d_head]).swap_dims(1, 2)
 }

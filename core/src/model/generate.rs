@@ -1,6 +1,6 @@
 //! The questions one can put to a model: what comes next, and how likely is this.
 
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::Tensor;
 use rectify_protocol::Candidate;
 
 use super::{
@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    kernels::{largest, log_likelihoods},
     read::{read, read_ids},
     tokenizer::{Followed, Tokenizer},
 };
@@ -52,12 +53,6 @@ pub(crate) fn last_states(hidden: Tensor<3>, frame: &Frame, rows: &[&[u32]]) -> 
 pub(crate) fn states_at(hidden: Tensor<3>, at: &[usize]) -> Tensor<2> {
     let index = index_tensor(at, &hidden);
     hidden.flatten::<2>(0, 1).select(0, index)
-}
-
-/// Of each row of `log_p [n, vocab]` the entry of one token: `[n, 1]`.
-pub(crate) fn picked(log_p: &Tensor<2>, tokens: &[usize]) -> Tensor<2> {
-    let index = index_tensor(tokens, log_p).reshape([tokens.len(), 1]);
-    log_p.clone().gather(1, index)
 }
 
 impl Model {
@@ -107,7 +102,7 @@ impl Model {
         // The rows that have not ended yet.
         let mut live: Vec<usize> = (0..n_rows).collect();
         for step in 1..=tokens {
-            let next = read_ids(self.logits(states).argmax(1)).await?;
+            let next = read_ids(largest(self.logits(states))).await?;
             let mut going_on = Vec::with_capacity(live.len());
             for (place, (id, row)) in next.iter().zip(&live).enumerate() {
                 if ends.contains(id) {
@@ -207,9 +202,9 @@ impl Model {
         let mut all = Vec::with_capacity(models.len());
         for model in models {
             let hidden = trunk.finish(model, &mut nothing.clone());
-            let log_p = log_softmax(model.logits(states_at(hidden, &at)), 1); // [n_targets, vocab]
-            let predicted = read_ids(log_p.clone().argmax(1)).await?;
-            let log_p = read(picked(&log_p, &targets)).await?;
+            let logits = model.logits(states_at(hidden, &at)); // [n_targets, vocab]
+            let predicted = read_ids(largest(logits.clone())).await?;
+            let log_p = read(log_likelihoods(logits, &targets)).await?;
             let mut scores = log_p.into_iter().zip(predicted);
             let mut take = |n| {
                 let scores = scores.by_ref().take(n);

@@ -6,15 +6,17 @@ use burn::tensor::Tensor;
 use rectify_protocol::ArchitectureKind;
 
 use super::{
-    At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    At, Cache, Frame, Matrix, Shape, Tap, WeightSite,
     architecture::{Architecture, Build, Family, MlpMatrix, no_gate},
+    attention::attend,
     config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
-    frame::{KeysValues, attend, heads},
-    parts::{GELU_TANH, LayerNorm, Linear, gelu_tanh},
+    heads::Heads,
+    parts::{GELU_TANH, LayerNorm, Linear},
+    tap::BlockTap,
     tensors::Tensors,
 };
-use crate::Result;
+use crate::{Result, kernels::gelu_tanh};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
@@ -151,20 +153,21 @@ impl Architecture for Gpt2 {
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, pos, d] = hidden.dims();
-        // Between taps the batch and its positions are one dimension: every product is one matrix product.
+        let n_heads = self.sizes.heads;
+        let heads = Heads { batch, heads: n_heads, groups: n_heads, d_head: d / n_heads };
+        // The batch and its positions are one dimension: every product is one matrix product.
         let mut hidden = hidden.reshape([batch * pos, d]);
         for layer in layers {
             let block = &self.blocks[layer];
-            let seen = past.layers[layer].as_ref();
-            let (attended, seen) = block.attention(hidden.clone(), frame, seen, self.sizes.heads, self.scale(layer));
-            past.layers[layer] = Some(seen);
-            let middle = hidden + attended;
-            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
-            let read = tap(At::MlpIn, block.mlp_norm.forward(middle.clone()));
-            let pre = tap(At::MlpPre, block.up.forward(read));
-            let key = tap(At::MlpKey, gelu_tanh(pre));
-            let out = tap(At::MlpOut, block.down.forward(key));
-            hidden = tap(At::ResidPost, middle + out);
+            let mut tap = BlockTap { tap: &mut *tap, layer, dims: [batch, pos] };
+            let joined = block.attention_in.forward(block.attention_norm.forward(hidden.clone()));
+            let attended = attend(joined, &mut past.layers[layer], frame, heads, self.scale(layer));
+            let middle = block.attention_out.added_to(hidden, attended);
+            let read = tap.see(At::MlpIn, block.mlp_norm.forward(middle.clone()));
+            let pre = tap.see(At::MlpPre, block.up.forward(read));
+            let key = tap.see(At::MlpKey, gelu_tanh(pre));
+            let after = block.down.written_to(middle, key, &mut tap, At::MlpOut);
+            hidden = tap.see(At::ResidPost, after);
         }
         hidden.reshape([batch, pos, d])
     }
@@ -204,23 +207,5 @@ impl Architecture for Gpt2 {
 
     fn stores_transposed(&self) -> bool {
         false
-    }
-}
-
-impl Block {
-    /// `[batch * pos, d_model]`, and everything seen including the new tokens.
-    fn attention(
-        &self,
-        hidden: Tensor<2>,
-        frame: &Frame,
-        past: Option<&KeysValues>,
-        n_heads: usize,
-        scale: f64,
-    ) -> (Tensor<2>, KeysValues) {
-        let [_, d] = hidden.dims();
-        let joint = self.attention_in.forward(self.attention_norm.forward(hidden));
-        let part = |i: usize| heads(joint.clone().narrow(1, i * d, d), frame.dims(), n_heads);
-        let seen = KeysValues::then(past, KeysValues { keys: part(1), values: part(2) });
-        (self.attention_out.forward(attend(part(0), &seen, frame, scale)), seen)
     }
 }

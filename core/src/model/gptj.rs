@@ -9,16 +9,18 @@ use burn::tensor::Tensor;
 use rectify_protocol::ArchitectureKind;
 
 use super::{
-    At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    At, Cache, Frame, Matrix, Shape, Tap, WeightSite,
     architecture::{Architecture, Build, Family, MlpMatrix, no_gate},
+    attention::attend,
     config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
-    frame::{KeysValues, attend, heads},
-    parts::{GELU_TANH, LayerNorm, Linear, gelu_tanh},
-    rope::{Pairs, Rope, Rotation},
+    heads::Heads,
+    parts::{GELU_TANH, LayerNorm, Linear},
+    rope::{Pairs, Rope},
+    tap::BlockTap,
     tensors::Tensors,
 };
-use crate::Result;
+use crate::{Result, kernels::gelu_tanh};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gptj",
@@ -89,10 +91,9 @@ struct GptJ {
 #[derive(Clone)]
 struct Block {
     norm: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
+    /// Query, key and value side by side.
+    attention_in: Linear,
+    attention_out: Linear,
     up: Linear,
     down: Linear,
 }
@@ -107,10 +108,12 @@ impl GptJ {
             let block = format!("{prefix}h.{layer}");
             Ok(Block {
                 norm: LayerNorm::load(tensors, &format!("{block}.ln_1"), d, sizes.epsilon)?,
-                query: linear(tensors, format!("{block}.attn.q_proj"), [d, d], false)?,
-                key: linear(tensors, format!("{block}.attn.k_proj"), [d, d], false)?,
-                value: linear(tensors, format!("{block}.attn.v_proj"), [d, d], false)?,
-                output: linear(tensors, format!("{block}.attn.out_proj"), [d, d], false)?,
+                attention_in: Linear::side_by_side([
+                    linear(tensors, format!("{block}.attn.q_proj"), [d, d], false)?,
+                    linear(tensors, format!("{block}.attn.k_proj"), [d, d], false)?,
+                    linear(tensors, format!("{block}.attn.v_proj"), [d, d], false)?,
+                ]),
+                attention_out: linear(tensors, format!("{block}.attn.out_proj"), [d, d], false)?,
                 up: linear(tensors, format!("{block}.mlp.fc_in"), [d, d_mlp], true)?,
                 down: linear(tensors, format!("{block}.mlp.fc_out"), [d_mlp, d], true)?,
             })
@@ -153,20 +156,23 @@ impl Architecture for GptJ {
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, pos, d] = hidden.dims();
+        let (n_heads, d_head) = (self.sizes.heads, d / self.sizes.heads);
+        let heads = Heads { batch, heads: n_heads, groups: n_heads, d_head };
+        let scale = (d_head as f64).powf(-0.5);
         let rotation = self.rope.at(frame, &hidden.device().without_autodiff());
         let mut hidden = hidden.reshape([batch * pos, d]);
         for layer in layers {
             let block = &self.blocks[layer];
+            let mut tap = BlockTap { tap: &mut *tap, layer, dims: [batch, pos] };
             let normed = block.norm.forward(hidden.clone());
-            let seen = past.layers[layer].as_ref();
-            let (attended, seen) = block.attention(&normed, frame, seen, self.sizes.heads, &rotation);
-            past.layers[layer] = Some(seen);
-            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
-            let read = tap(At::MlpIn, normed);
-            let pre = tap(At::MlpPre, block.up.forward(read));
-            let key = tap(At::MlpKey, gelu_tanh(pre));
-            let out = tap(At::MlpOut, block.down.forward(key));
-            hidden = tap(At::ResidPost, hidden + attended + out);
+            let joined = rotation.turn(block.attention_in.forward(normed.clone()), heads);
+            let attended = attend(joined, &mut past.layers[layer], frame, heads, scale);
+            let middle = block.attention_out.added_to(hidden, attended);
+            let read = tap.see(At::MlpIn, normed);
+            let pre = tap.see(At::MlpPre, block.up.forward(read));
+            let key = tap.see(At::MlpKey, gelu_tanh(pre));
+            let after = block.down.written_to(middle, key, &mut tap, At::MlpOut);
+            hidden = tap.see(At::ResidPost, after);
         }
         hidden.reshape([batch, pos, d])
     }
@@ -206,24 +212,5 @@ impl Architecture for GptJ {
 
     fn stores_transposed(&self) -> bool {
         true
-    }
-}
-
-impl Block {
-    /// `[batch * pos, d_model]`, and everything seen including the new tokens.
-    fn attention(
-        &self,
-        normed: &Tensor<2>,
-        frame: &Frame,
-        past: Option<&KeysValues>,
-        n_heads: usize,
-        rotation: &Rotation,
-    ) -> (Tensor<2>, KeysValues) {
-        let project = |linear: &Linear| heads(linear.forward(normed.clone()), frame.dims(), n_heads);
-        let query = rotation.turn(project(&self.query));
-        let new = KeysValues { keys: rotation.turn(project(&self.key)), values: project(&self.value) };
-        let seen = KeysValues::then(past, new);
-        let scale = (query.dims()[3] as f64).powf(-0.5);
-        (self.output.forward(attend(query, &seen, frame, scale)), seen)
     }
 }

@@ -3,20 +3,22 @@
 
 use std::{ops::Range, sync::Arc};
 
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::Tensor;
 use rectify_protocol::ArchitectureKind;
 
 use super::{
-    At, Cache, Frame, Matrix, Shape, Site, Tap, WeightSite,
+    At, Cache, Frame, Matrix, Shape, Tap, WeightSite,
     architecture::{Architecture, Build, Family, MlpMatrix},
+    attention::attend,
     config::{Config, HEAD_WIDTH, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
-    frame::{KeysValues, attend, heads},
+    heads::Heads,
     parts::{Linear, RmsNorm},
-    rope::{Rope, Rotation},
+    rope::Rope,
+    tap::BlockTap,
     tensors::Tensors,
 };
-use crate::Result;
+use crate::{Result, kernels::silu_gate};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
@@ -144,12 +146,11 @@ struct Llama {
 #[derive(Clone)]
 struct Block {
     attention_norm: RmsNorm,
-    query: Linear,
-    key: Linear,
+    /// Query, key and value side by side.
+    attention_in: Linear,
     /// Of each head's query and of its key.
     head_norms: Option<(RmsNorm, RmsNorm)>,
-    value: Linear,
-    output: Linear,
+    attention_out: Linear,
     mlp_norm: RmsNorm,
     gate: Linear,
     up: Linear,
@@ -201,22 +202,25 @@ impl Architecture for Llama {
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, pos, d] = hidden.dims();
-        let rotation = self.sizes.rope.at(frame, &hidden.device().without_autodiff());
-        // Between taps the batch and its positions are one dimension: every product is one matrix product.
+        let Sizes { heads, groups, d_head, ref rope, .. } = self.sizes;
+        let heads = Heads { batch, heads, groups, d_head };
+        let scale = (d_head as f64).powf(-0.5);
+        let rotation = rope.at(frame, &hidden.device().without_autodiff());
+        // The batch and its positions are one dimension: every product is one matrix product.
         let mut hidden = hidden.reshape([batch * pos, d]);
         for layer in layers {
             let block = &self.blocks[layer];
-            let seen = past.layers[layer].as_ref();
-            let (attended, seen) = block.attention(hidden.clone(), frame, seen, &self.sizes, &rotation);
-            past.layers[layer] = Some(seen);
-            let middle = hidden + attended;
-            let mut tap = |at, value| tap.tap_flat(Site { layer, at }, value, [batch, pos]);
-            let read = tap(At::MlpIn, block.mlp_norm.forward(middle.clone()));
-            let gate = tap(At::MlpPre, block.gate.forward(read.clone()));
-            let up = tap(At::MlpUp, block.up.forward(read));
-            let key = tap(At::MlpKey, silu(gate) * up);
-            let out = tap(At::MlpOut, block.down.forward(key));
-            hidden = tap(At::ResidPost, middle + out);
+            let mut tap = BlockTap { tap: &mut *tap, layer, dims: [batch, pos] };
+            let joined = block.attention_in.forward(block.attention_norm.forward(hidden.clone()));
+            let joined = rotation.turn(block.norm_heads(joined, heads), heads);
+            let attended = attend(joined, &mut past.layers[layer], frame, heads, scale);
+            let middle = block.attention_out.added_to(hidden, attended);
+            let read = tap.see(At::MlpIn, block.mlp_norm.forward(middle.clone()));
+            let gate = tap.see(At::MlpPre, block.gate.forward(read.clone()));
+            let up = tap.see(At::MlpUp, block.up.forward(read));
+            let key = tap.see(At::MlpKey, silu_gate(gate, up));
+            let after = block.down.written_to(middle, key, &mut tap, At::MlpOut);
+            hidden = tap.see(At::ResidPost, after);
         }
         hidden.reshape([batch, pos, d])
     }
@@ -271,14 +275,16 @@ impl Block {
         let head_norm = |tensors: &mut Tensors, of: &str| norm(tensors, &format!("{attention}.{of}_norm"), d_head);
         Ok(Self {
             attention_norm: norm(tensors, &format!("{block}.input_layernorm"), d)?,
-            query: linear(tensors, format!("{attention}.q_proj"), [d, d_query], biases.query_key_value)?,
-            key: linear(tensors, format!("{attention}.k_proj"), [d, d_groups], biases.query_key_value)?,
+            attention_in: Linear::side_by_side([
+                linear(tensors, format!("{attention}.q_proj"), [d, d_query], biases.query_key_value)?,
+                linear(tensors, format!("{attention}.k_proj"), [d, d_groups], biases.query_key_value)?,
+                linear(tensors, format!("{attention}.v_proj"), [d, d_groups], biases.query_key_value)?,
+            ]),
             head_norms: match head_norms {
                 true => Some((head_norm(tensors, "q")?, head_norm(tensors, "k")?)),
                 false => None,
             },
-            value: linear(tensors, format!("{attention}.v_proj"), [d, d_groups], biases.query_key_value)?,
-            output: linear(tensors, format!("{attention}.o_proj"), [d_query, d], biases.output)?,
+            attention_out: linear(tensors, format!("{attention}.o_proj"), [d_query, d], biases.output)?,
             mlp_norm: norm(tensors, &format!("{block}.post_attention_layernorm"), d)?,
             gate: linear(tensors, format!("{mlp}.gate_proj"), [d, d_mlp], biases.mlp)?,
             up: linear(tensors, format!("{mlp}.up_proj"), [d, d_mlp], biases.mlp)?,
@@ -286,24 +292,17 @@ impl Block {
         })
     }
 
-    /// `[batch * pos, d_model]`, and everything seen including the new tokens.
-    fn attention(
-        &self,
-        hidden: Tensor<2>,
-        frame: &Frame,
-        past: Option<&KeysValues>,
-        sizes: &Sizes,
-        rotation: &Rotation,
-    ) -> (Tensor<2>, KeysValues) {
-        let normed = self.attention_norm.forward(hidden);
-        let project = |linear: &Linear, n: usize| heads(linear.forward(normed.clone()), frame.dims(), n);
-        let (mut query, mut keys) = (project(&self.query, sizes.heads), project(&self.key, sizes.groups));
-        if let Some((query_norm, key_norm)) = &self.head_norms {
-            (query, keys) = (query_norm.forward(query), key_norm.forward(keys));
-        }
-        let (query, keys) = (rotation.turn(query), rotation.turn(keys));
-        let seen = KeysValues::then(past, KeysValues { keys, values: project(&self.value, sizes.groups) });
-        let scale = (sizes.d_head as f64).powf(-0.5);
-        (self.output.forward(attend(query, &seen, frame, scale)), seen)
+    /// Queries and keys after the norms of their own, where they have any.
+    fn norm_heads(&self, joined: Tensor<2>, heads: Heads) -> Tensor<2> {
+        let Some((query_norm, key_norm)) = &self.head_norms else { return joined };
+        let Heads { heads, groups, d_head, .. } = heads;
+        let [rows, columns] = joined.dims();
+        let part = |first: usize, n: usize, norm: &RmsNorm| {
+            let of_heads = joined.clone().narrow(1, first * d_head, n * d_head).reshape([rows * n, d_head]);
+            norm.forward(of_heads).reshape([rows, n * d_head])
+        };
+        let before = (heads + groups) * d_head;
+        let values = joined.clone().narrow(1, before, columns - before);
+        Tensor::cat(vec![part(0, heads, query_norm), part(heads, groups, key_norm), values], 1)
     }
 }

@@ -4,6 +4,7 @@
 //! that shares every weight but those it changes. Begin reading at [`Model::run`] and [`Frame`].
 
 mod architecture;
+mod attention;
 mod checkpoint;
 mod config;
 mod delta;
@@ -13,7 +14,6 @@ mod frame;
 pub mod generate;
 mod gpt2;
 mod gptj;
-#[cfg(feature = "card")]
 pub(crate) mod heads;
 mod llama;
 mod mistral;

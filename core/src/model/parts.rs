@@ -1,9 +1,9 @@
 //! What blocks are made of.
 
-use burn::tensor::{Tensor, activation::sigmoid, module::layer_norm};
+use burn::tensor::Tensor;
 
-use super::tensors::Tensors;
-use crate::Result;
+use super::{At, tap::BlockTap, tensors::Tensors};
+use crate::{Result, kernels};
 
 /// `x W + b`, with `W [d_in, d_out]`.
 #[derive(Clone)]
@@ -34,17 +34,42 @@ impl Linear {
         Self { weight, ..self.clone() }
     }
 
+    /// Several maps of the same input as one, their outputs side by side.
+    ///
+    /// # Panics
+    ///
+    /// When only some of them have a bias.
+    pub fn side_by_side<const N: usize>(parts: [Self; N]) -> Self {
+        let biases: Vec<Tensor<1>> = parts.iter().filter_map(|part| part.bias.clone()).collect();
+        assert!(biases.is_empty() || biases.len() == N, "maps side by side all have a bias or none");
+        // Turned, because that is how they lie in memory.
+        let weights = parts.map(|part| part.weight.transpose());
+        Self {
+            weight: Tensor::cat(weights.into(), 0).transpose(),
+            bias: (!biases.is_empty()).then(|| Tensor::cat(biases, 0)),
+        }
+    }
+
     /// `[n, d_in]` to `[n, d_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.clone());
-        match &self.bias {
-            None => y,
-            Some(bias) => y + bias.clone().unsqueeze(),
+        kernels::product(x, self.weight.clone(), self.bias.clone(), None)
+    }
+
+    /// The same added to `stream [n, d_out]`.
+    pub fn added_to(&self, stream: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        kernels::product(x, self.weight.clone(), self.bias.clone(), Some(stream))
+    }
+
+    /// The same where a tap may look at what is added.
+    pub fn written_to(&self, stream: Tensor<2>, x: Tensor<2>, tap: &mut BlockTap<'_>, at: At) -> Tensor<2> {
+        match tap.looks_at(at) {
+            true => stream + tap.see(at, self.forward(x)),
+            false => self.added_to(stream, x),
         }
     }
 }
 
-/// `(x − mean) / √(variance + ε) · scale + shift` over the last dimension.
+/// `(x − mean) / √(variance + ε) · scale + shift` of each row.
 #[derive(Clone)]
 pub(super) struct LayerNorm {
     scale: Tensor<1>,
@@ -61,11 +86,11 @@ impl LayerNorm {
     }
 
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        layer_norm(x, self.scale.clone(), Some(self.shift.clone()), self.epsilon)
+        kernels::norm(x, self.scale.clone(), Some(self.shift.clone()), self.epsilon)
     }
 }
 
-/// `x / √(mean x² + ε) · scale` over the last dimension.
+/// `x / √(mean x² + ε) · scale` of each row.
 #[derive(Clone)]
 pub(super) struct RmsNorm {
     scale: Tensor<1>,
@@ -78,19 +103,10 @@ impl RmsNorm {
         Ok(Self { scale: tensors.vector(&format!("{name}.weight"), d)?, epsilon })
     }
 
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-        x / (mean_square + self.epsilon).sqrt() * self.scale.clone().unsqueeze()
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        kernels::norm(x, self.scale.clone(), None, self.epsilon)
     }
 }
 
-/// `x/2 (1 + tanh y)`, `y = √(2/π) (x + 0.044715 x³)`, as the same `x σ(2y)`: a logistic function costs a fraction of a
-/// hyperbolic tangent on a processor. The cube is products, because a power costs several times as much.
-pub(super) fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
-    let sqrt_8_over_pi = (8.0 / std::f64::consts::PI).sqrt();
-    let inner = x.clone() * ((x.clone() * x.clone()) * (0.044_715 * sqrt_8_over_pi) + sqrt_8_over_pi);
-    x * sigmoid(inner)
-}
-
-/// The names by which configurations call [`gelu_tanh`].
+/// The names by which configurations call [`kernels::gelu_tanh`].
 pub(super) const GELU_TANH: [&str; 2] = ["gelu_new", "gelu_pytorch_tanh"];

@@ -7,8 +7,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{
     Frame,
     config::{Config, TOKENS},
+    heads::Heads,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernels};
 
 /// How fast each pair of a head's columns turns, and which columns are pairs.
 #[derive(Clone)]
@@ -121,7 +122,7 @@ impl Rope {
             all_sin.extend_from_slice(&sin[from..from + turning]);
         }
         let [batch, pos] = frame.dims();
-        let table = |values| Tensor::from_data(TensorData::new(values, [batch, 1, pos, turning]), device);
+        let table = |values| Tensor::from_data(TensorData::new(values, [batch, pos, 1, turning]), device);
         Rotation { cos: table(all_cos), sin: table(all_sin), pairs: self.pairs }
     }
 }
@@ -151,7 +152,7 @@ impl Llama3 {
     }
 }
 
-/// Cosines and sines of some positions, each `[batch, 1, pos, turning]`.
+/// Cosines and sines of some positions, each `[batch, pos, 1, turning]`.
 pub(super) struct Rotation {
     cos: Tensor<4>,
     sin: Tensor<4>,
@@ -159,25 +160,9 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns the first columns of each head of `[batch, head, pos, d_head]`, as many as there are angles for.
-    pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, heads, pos, d_head] = x.dims();
-        let turning = self.cos.dims()[3];
-        if turning < d_head {
-            let turned = self.turn(x.clone().narrow(3, 0, turning));
-            return Tensor::cat(vec![turned, x.narrow(3, turning, d_head - turning)], 3);
-        }
-        let quarter = match self.pairs {
-            Pairs::Halves => {
-                let half = d_head / 2;
-                Tensor::cat(vec![-x.clone().narrow(3, half, half), x.clone().narrow(3, 0, half)], 3)
-            }
-            Pairs::Neighbors => {
-                let pairs: Tensor<5> = x.clone().reshape([batch, heads, pos, d_head / 2, 2]);
-                let (even, odd) = (pairs.clone().narrow(4, 0, 1), pairs.narrow(4, 1, 1));
-                Tensor::cat(vec![-odd, even], 4).reshape([batch, heads, pos, d_head])
-            }
-        };
-        x * self.cos.clone() + quarter * self.sin.clone()
+    /// Turns the first columns of each head's query and key, as many as there are angles for.
+    pub fn turn(&self, joined: Tensor<2>, heads: Heads) -> Tensor<2> {
+        let neighbors = matches!(self.pairs, Pairs::Neighbors);
+        kernels::rotate(joined, self.cos.clone(), self.sin.clone(), heads, neighbors)
     }
 }

@@ -31,10 +31,34 @@ pub trait Tap {
     /// Returns what the model goes on with.
     fn tap(&mut self, site: Site, value: Tensor<3>) -> Tensor<3>;
 
-    /// The same for a value whose batch and positions are one dimension: `[batch * pos, width]`.
-    fn tap_flat(&mut self, site: Site, value: Tensor<2>, [batch, pos]: [usize; 2]) -> Tensor<2> {
-        let [_, width] = value.dims();
-        self.tap(site, value.reshape([batch, pos, width])).reshape([batch * pos, width])
+    /// Whether it has anything to do at a site. Where it has not, the value need not be there by itself.
+    fn looks_at(&self, _: Site) -> bool {
+        true
+    }
+}
+
+/// A tap in one block, where batch and positions are one dimension: every product is one matrix product.
+pub(super) struct BlockTap<'a> {
+    pub tap: &'a mut dyn Tap,
+    pub layer: usize,
+    /// Batch and positions.
+    pub dims: [usize; 2],
+}
+
+impl BlockTap<'_> {
+    /// Whether anyone looks there.
+    pub fn looks_at(&self, at: At) -> bool {
+        self.tap.looks_at(Site { layer: self.layer, at })
+    }
+
+    /// `[batch * pos, width]`, after the tap.
+    pub fn see(&mut self, at: At, value: Tensor<2>) -> Tensor<2> {
+        if !self.looks_at(at) {
+            return value;
+        }
+        let ([batch, pos], [_, width]) = (self.dims, value.dims());
+        let value = value.reshape([batch, pos, width]);
+        self.tap.tap(Site { layer: self.layer, at }, value).reshape([batch * pos, width])
     }
 }
 
@@ -44,6 +68,10 @@ pub struct NoTap;
 impl Tap for NoTap {
     fn tap(&mut self, _: Site, value: Tensor<3>) -> Tensor<3> {
         value
+    }
+
+    fn looks_at(&self, _: Site) -> bool {
+        false
     }
 }
 
@@ -80,5 +108,9 @@ impl Tap for Capture {
             }
         }
         value
+    }
+
+    fn looks_at(&self, site: Site) -> bool {
+        self.values.iter().any(|(wanted, _)| *wanted == site)
     }
 }

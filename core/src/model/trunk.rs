@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Cache, Frame, Model, NoTap, frame::KeysValues, rows::padded};
+use super::{Cache, Frame, Model, NoTap, frame::Seen, rows::padded};
 
 /// The part of a pass that several variants of a model have in common: the blocks below the first that an edit of any
 /// of them changed.
@@ -12,7 +12,7 @@ pub(crate) struct Trunk {
     /// The residual stream behind the common blocks: `[batch, pos, d_model]`.
     hidden: Tensor<3>,
     /// What these blocks have seen.
-    seen: Vec<Option<KeysValues>>,
+    seen: Vec<Option<Seen>>,
     pub frame: Frame,
 }
 

@@ -4,13 +4,14 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::Tensor;
 
 use crate::{
     Error, Result,
+    kernels::log_likelihoods,
     model::{
         Cache, Model, Site, Tap, WeightSite,
-        generate::{self, Scored, states_at},
+        generate::{Scored, states_at},
     },
     read::read,
     tokenizer::Tokenizer,
@@ -85,21 +86,15 @@ pub fn fill_labels(texts: Vec<Text>, filler: Option<u32>) -> Result<Vec<Text>> {
     Ok(texts.into_iter().map(fill).collect())
 }
 
-/// Log-probabilities of what follows some positions of some rows, row by row: `[positions, vocab]`.
-pub(super) fn log_probabilities(model: &Model, rows: &[(&[u32], Range<usize>)], tap: &mut dyn Tap) -> Tensor<2> {
+/// Logits of what follows some positions of some rows, row by row: `[positions, vocab]`.
+pub(super) fn logits(model: &Model, rows: &[(&[u32], Range<usize>)], tap: &mut dyn Tap) -> Tensor<2> {
     let ids: Vec<&[u32]> = rows.iter().map(|(ids, _)| *ids).collect();
     let mut past = Cache::empty(rows.len(), model.shape().layers);
     let (hidden, frame) = model.extend(&ids, &mut past, tap);
     let rows = rows.iter().enumerate();
     let at = rows.flat_map(|(row, (_, at))| at.clone().map(move |pos| (row, pos)));
     let at: Vec<usize> = at.map(|(row, pos)| frame.flat(row, pos)).collect();
-    log_softmax(model.logits(states_at(hidden, &at)), 1)
-}
-
-/// `log p` of each label: `[labels, vocab]` to `[labels, 1]`.
-pub(super) fn picked<'a>(log_p: &Tensor<2>, labels: impl Iterator<Item = &'a u32>) -> Tensor<2> {
-    let labels: Vec<usize> = labels.map(|id| *id as usize).collect();
-    generate::picked(log_p, &labels)
+    model.logits(states_at(hidden, &at))
 }
 
 /// A loss, and what it says about some matrices.
@@ -119,8 +114,9 @@ pub struct Gradients {
 pub fn gradients(model: &Model, sites: &[WeightSite], texts: &[Text], total: usize) -> Gradients {
     let rows: Vec<(&[u32], Range<usize>)> = texts.iter().map(|text| (text.ids.as_slice(), text.positions())).collect();
     let mut ends = Ends::new(model, sites);
-    let log_p = log_probabilities(model, &rows, &mut ends);
-    let nll = -picked(&log_p, texts.iter().flat_map(|text| &text.labels)).sum() / total as f64;
+    let logits = logits(model, &rows, &mut ends);
+    let labels: Vec<usize> = texts.iter().flat_map(|text| &text.labels).map(|id| *id as usize).collect();
+    let nll = -log_likelihoods(logits, &labels).sum() / total as f64;
     let found = nll.backward();
     let flat = |tensor: Tensor<3>| tensor.flatten::<2>(0, 1);
     let ends = ends.0.into_iter().map(|end| {
@@ -162,6 +158,10 @@ impl Tap for Ends {
             }
         }
         value
+    }
+
+    fn looks_at(&self, site: Site) -> bool {
+        self.0.iter().any(|end| end.from == site || end.to == site)
     }
 }
 

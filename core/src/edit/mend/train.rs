@@ -6,18 +6,19 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation::log_softmax};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rectify_protocol::{Fact, MendTraining, OuterPrompt};
 
 use super::{
-    gradients::{Text, Tokens, log_probabilities, picked},
+    gradients::{Text, Tokens, logits},
     network::{Hypernetwork, Learnt, Origin},
     statistics::{self, Normal, Statistics},
 };
 use crate::{
     Error, Result,
+    kernels::picked,
     model::{LoadedModel, Model, NoTap},
     read::read,
 };
@@ -279,12 +280,13 @@ impl Trainer {
         let deltas = learnt.changes(&self.network.parameters, normal, &alphas, 1.0);
         let edited = self.model.apply(&deltas)?;
         let locality = (task.locality.ids.as_slice(), task.locality.at.clone());
-        let before = log_probabilities(&self.model, std::slice::from_ref(&locality), &mut NoTap); // [positions, vocab]
+        let before = log_probabilities(&self.model, std::slice::from_ref(&locality)); // [positions, vocab]
         let asked = [(task.outer.ids.as_slice(), task.outer.positions()), locality];
-        let log_p = log_probabilities(&edited, &asked, &mut NoTap); // [labels + positions, vocab]
+        let log_p = log_probabilities(&edited, &asked); // [labels + positions, vocab]
         let (n, positions) = (task.outer.labels.len(), before.dims()[0]);
         let answers = log_p.clone().narrow(0, 0, n);
-        let right = picked(&answers, task.outer.labels.iter()); // [labels, 1]
+        let labels: Vec<usize> = task.outer.labels.iter().map(|id| *id as usize).collect();
+        let right = picked(answers.clone(), &labels); // [labels, 1]
         let best = answers.inner().max_dim(1);
         let after = log_p.narrow(0, n, positions);
         Ok(Outer {
@@ -415,6 +417,11 @@ impl Order {
         }
         &self.places
     }
+}
+
+/// Log-probabilities of what follows some positions of some rows, row by row: `[positions, vocab]`.
+fn log_probabilities(model: &Model, rows: &[(&[u32], Range<usize>)]) -> Tensor<2> {
+    log_softmax(logits(model, rows, &mut NoTap), 1)
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
-    launch::{ROW_UNITS, each, empty_like, in_order, max_of, sum_of},
-    ops::Layout,
+    super::ops::Layout,
+    launch::{ROW_UNITS, each, empty_like, in_order, max_of, sides, sum_of},
 };
 use crate::model::heads::Heads;
 
-/// Where the keys (`part` 0) or values (`part` 1) of one position begin: in the past, or among the new.
+/// Where the keys (`part` 0) or values (`part` 1) of a new token begin.
 #[cube]
 fn new_at(
     batch: usize,
@@ -22,6 +22,12 @@ fn new_at(
     d_head: usize,
 ) -> usize {
     (batch * new + pos) * (heads + 2 * groups) * d_head + (heads + part * groups + group) * d_head
+}
+
+/// Where those of a past begin.
+#[cube]
+fn past_at(batch: usize, group: usize, part: usize, rows: usize, held: usize, groups: usize, d_head: usize) -> usize {
+    ((part * rows + batch) * groups + group) * held * d_head
 }
 
 /// `a · b` of one head.
@@ -45,6 +51,7 @@ fn dot_with(
     batch: usize,
     group: usize,
     part: usize,
+    rows: usize,
     held: usize,
     new: usize,
     heads: usize,
@@ -53,7 +60,8 @@ fn dot_with(
 ) -> f32 {
     let mut product = 0.0f32;
     if j < held {
-        product += dot(a, a_at, past, ((batch * groups + group) * held + j) * d_head, d_head);
+        let at = past_at(batch, group, part, rows, held, groups, d_head) + j * d_head;
+        product += dot(a, a_at, past, at, d_head);
     } else {
         let at = new_at(batch, j - held, group, part, new, heads, groups, d_head);
         product += dot(a, a_at, joined, at, d_head);
@@ -72,16 +80,17 @@ fn weighted(
     batch: usize,
     group: usize,
     part: usize,
+    rows: usize,
     held: usize,
     new: usize,
     heads: usize,
     groups: usize,
     d_head: usize,
 ) -> f32 {
-    let past_at = (batch * groups + group) * held * d_head + c;
+    let first = past_at(batch, group, part, rows, held, groups, d_head) + c;
     let mut sum = 0.0f32;
     for j in 0..held {
-        sum += w[row + j] * past[past_at + j * d_head];
+        sum += w[row + j] * past[first + j * d_head];
     }
     for j in 0..new {
         let at = new_at(batch, j, group, part, new, heads, groups, d_head);
@@ -104,7 +113,7 @@ fn weigh(
     held: usize,
     #[comptime] units: usize,
 ) {
-    let new = mask.shape(2);
+    let (rows, new) = (mask.shape(0), mask.shape(2));
     let seen = held + new;
     let (query, head, batch) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_POS_Z as usize);
     let group = head / (heads / groups);
@@ -116,7 +125,8 @@ fn weigh(
     let mut largest = f32::new(-3.0e38);
     let mut j = UNIT_POS as usize;
     while j < seen {
-        let product = dot_with(joined, query_at, past, joined, j, batch, group, 0, held, new, heads, groups, d_head);
+        let product =
+            dot_with(joined, query_at, past, joined, j, batch, group, 0, rows, held, new, heads, groups, d_head);
         let score = product * scale + mask[mask_at + j];
         weights[row + j] = score;
         largest = max(largest, score);
@@ -155,13 +165,13 @@ fn mix(
     if at >= out.len() {
         terminate!();
     }
-    let (new, seen) = (weights.shape(2), weights.shape(3));
+    let (rows, new, seen) = (weights.shape(0), weights.shape(2), weights.shape(3));
     let (c, head) = (at % d_head, at / d_head % heads);
     let token = at / d_head / heads;
     let (query, batch) = (token % new, token / new);
     let group = head / (heads / groups);
     let row = ((batch * heads + head) * new + query) * seen;
-    out[at] = weighted(weights, row, past, joined, c, batch, group, 1, held, new, heads, groups, d_head);
+    out[at] = weighted(weights, row, past, joined, c, batch, group, 1, rows, held, new, heads, groups, d_head);
 }
 
 /// The gradient of scores: `scale · w (dw − Σ w dw)` with `dw = g·v`: a cube for each query of each head.
@@ -178,7 +188,7 @@ fn weigh_back(
     held: usize,
     #[comptime] units: usize,
 ) {
-    let (heads, new, seen) = (weights.shape(1), weights.shape(2), weights.shape(3));
+    let (rows, heads, new, seen) = (weights.shape(0), weights.shape(1), weights.shape(2), weights.shape(3));
     let (query, head, batch) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_POS_Z as usize);
     let group = head / (heads / groups);
     let mut shared = Shared::<[f32]>::new_slice(units);
@@ -187,7 +197,7 @@ fn weigh_back(
     let mut sum = 0.0f32;
     let mut j = UNIT_POS as usize;
     while j < seen {
-        let pulled = dot_with(grad, grad_at, past, joined, j, batch, group, 1, held, new, heads, groups, d_head);
+        let pulled = dot_with(grad, grad_at, past, joined, j, batch, group, 1, rows, held, new, heads, groups, d_head);
         scores[row + j] = pulled;
         sum += pulled * weights[row + j];
         j += units;
@@ -217,7 +227,7 @@ fn joined_back(
     if at >= out.len() {
         terminate!();
     }
-    let (heads, new, seen) = (weights.shape(1), weights.shape(2), weights.shape(3));
+    let (rows, heads, new, seen) = (weights.shape(0), weights.shape(1), weights.shape(2), weights.shape(3));
     let each = heads / groups;
     let (c, part) = (at % d_head, at / d_head % (heads + 2 * groups));
     let token = at / d_head / (heads + 2 * groups);
@@ -226,7 +236,7 @@ fn joined_back(
     if part < heads {
         let group = part / each;
         let row = ((batch * heads + part) * new + pos) * seen;
-        sum += weighted(scores, row, past, joined, c, batch, group, 0, held, new, heads, groups, d_head);
+        sum += weighted(scores, row, past, joined, c, batch, group, 0, rows, held, new, heads, groups, d_head);
     } else if part < heads + groups {
         let group = part - heads;
         for h in 0..each {
@@ -251,11 +261,54 @@ fn joined_back(
     out[at] = sum;
 }
 
+/// Keys and values of the past, and behind them those of new tokens: a unit for each entry.
+#[cube(launch_unchecked)]
+fn append(past: &Tensor<f32>, joined: &Tensor<f32>, out: &mut Tensor<f32>, heads: usize, held: usize) {
+    let at = ABSOLUTE_POS;
+    if at >= out.len() {
+        terminate!();
+    }
+    let (rows, groups, seen, d_head) = (out.shape(1), out.shape(2), out.shape(3), out.shape(4));
+    let (c, j) = (at % d_head, at / d_head % seen);
+    let list = at / d_head / seen;
+    let (group, batch, part) = (list % groups, list / groups % rows, list / groups / rows);
+    let mut value = 0.0f32;
+    if j < held {
+        value += past[past_at(batch, group, part, rows, held, groups, d_head) + j * d_head + c];
+    } else {
+        value += joined[new_at(batch, j - held, group, part, seen - held, heads, groups, d_head) + c];
+    }
+    out[at] = value;
+}
+
+/// `[2, batch, groups, held + pos, d_head]`
+pub fn appended(past: CubeTensor, joined: CubeTensor, layout: Layout) -> CubeTensor {
+    let Layout { heads: Heads { batch, heads, groups, d_head }, held, .. } = layout;
+    let [past, joined] = [past, joined].map(in_order);
+    let [tokens, _] = sides(&joined);
+    let shape = [2, batch, groups, held + tokens / batch, d_head];
+    let out = empty_like(&joined, shape);
+    let (count, dim) = each(shape.iter().product());
+    // SAFETY: every index is made of positions, heads and columns below the sizes of what it points into.
+    unsafe {
+        append::launch_unchecked(
+            &out.client,
+            count,
+            dim,
+            past.into_tensor_arg(),
+            joined.into_tensor_arg(),
+            out.clone().into_tensor_arg(),
+            heads,
+            held,
+        );
+    }
+    out
+}
+
 /// `[batch * pos, heads * d_head]`, and the weights `[batch, heads, pos, seen]`.
-pub fn attended(joined: CubeTensor, past: [CubeTensor; 2], mask: CubeTensor, layout: Layout) -> [CubeTensor; 2] {
+pub fn attended(joined: CubeTensor, past: CubeTensor, mask: CubeTensor, layout: Layout) -> [CubeTensor; 2] {
     let Layout { heads: Heads { batch, heads, groups, d_head }, held, scale } = layout;
-    let [joined, mask] = [joined, mask].map(in_order);
-    let [keys, values] = past.map(in_order);
+    let [joined, past, mask] = [joined, past, mask].map(in_order);
     let (new, seen) = (mask.meta.shape()[2], mask.meta.shape()[3]);
     let weights = empty_like(&joined, [batch, heads, new, seen]);
     let out = empty_like(&joined, [batch * new, heads * d_head]);
@@ -267,7 +320,7 @@ pub fn attended(joined: CubeTensor, past: [CubeTensor; 2], mask: CubeTensor, lay
             CubeCount::Static(new as u32, heads as u32, batch as u32),
             CubeDim::new_1d(ROW_UNITS as u32),
             joined.clone().into_tensor_arg(),
-            keys.into_tensor_arg(),
+            past.clone().into_tensor_arg(),
             mask.into_tensor_arg(),
             weights.clone().into_tensor_arg(),
             scale as f32,
@@ -282,7 +335,7 @@ pub fn attended(joined: CubeTensor, past: [CubeTensor; 2], mask: CubeTensor, lay
             count,
             dim,
             joined.into_tensor_arg(),
-            values.into_tensor_arg(),
+            past.into_tensor_arg(),
             weights.clone().into_tensor_arg(),
             out.clone().into_tensor_arg(),
             heads,
@@ -297,14 +350,13 @@ pub fn attended(joined: CubeTensor, past: [CubeTensor; 2], mask: CubeTensor, lay
 /// The gradient with respect to `joined`.
 pub fn attended_back(
     joined: CubeTensor,
-    past: [CubeTensor; 2],
+    past: CubeTensor,
     weights: CubeTensor,
     grad: CubeTensor,
     layout: Layout,
 ) -> CubeTensor {
     let Layout { heads: Heads { batch, heads, groups, d_head }, held, scale } = layout;
-    let [joined, grad] = [joined, grad].map(in_order);
-    let [keys, values] = past.map(in_order);
+    let [joined, past, grad] = [joined, past, grad].map(in_order);
     let (new, seen) = (weights.meta.shape()[2], weights.meta.shape()[3]);
     let scores = empty_like(&joined, [batch, heads, new, seen]);
     let columns = (heads + 2 * groups) * d_head;
@@ -317,7 +369,7 @@ pub fn attended_back(
             CubeCount::Static(new as u32, heads as u32, batch as u32),
             CubeDim::new_1d(ROW_UNITS as u32),
             joined.clone().into_tensor_arg(),
-            values.into_tensor_arg(),
+            past.clone().into_tensor_arg(),
             weights.clone().into_tensor_arg(),
             grad.clone().into_tensor_arg(),
             scores.clone().into_tensor_arg(),
@@ -332,7 +384,7 @@ pub fn attended_back(
             count,
             dim,
             joined.into_tensor_arg(),
-            keys.into_tensor_arg(),
+            past.into_tensor_arg(),
             weights.into_tensor_arg(),
             scores.into_tensor_arg(),
             grad.into_tensor_arg(),

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::launch::{each, empty_like, in_order, sides};
 
-const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+const SQRT_8_OVER_PI: f32 = 1.595_769_2;
 
 /// `σ(inner)` and the slope of `inner` there: `inner` is `x` in a gate and `√(8/π) (x + 0.044715 x³)` elsewhere.
 #[cube]

@@ -4,8 +4,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
-    launch::{UNITS, empty_like, in_order, sides},
-    ops::With,
+    super::ops::With,
+    launch::{UNITS, empty_like, grid, in_order, sides},
 };
 
 /// Columns of units, and rows of units, in a tile.
@@ -20,14 +20,15 @@ fn added(
     residual: &Tensor<f32>,
     column: usize,
     at: usize,
-    #[comptime] with_bias: bool,
-    #[comptime] with_residual: bool,
+    with_bias: u32,
+    with_residual: u32,
 ) -> f32 {
+    // Asked while it runs, because a kernel for each answer would have to be compiled.
     let mut sum = 0.0f32;
-    if comptime!(with_bias) {
+    if with_bias != 0 {
         sum += bias[column];
     }
-    if comptime!(with_residual) {
+    if with_residual != 0 {
         sum += residual[at];
     }
     sum
@@ -44,11 +45,11 @@ fn tiles(
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
+    with_bias: u32,
+    with_residual: u32,
     #[comptime] tall: usize,
     #[comptime] wide: usize,
     #[comptime] turned: bool,
-    #[comptime] with_bias: bool,
-    #[comptime] with_residual: bool,
 ) {
     let (m, k, n) = (x.shape(0), x.shape(1), w.shape(1));
     let (w_down, w_right) = (w.stride(0), w.stride(1));
@@ -128,7 +129,8 @@ fn tiles(
 
 /// `x W` of at most eight rows: every weight is read once, by units that lie beside one another where weights do.
 ///
-/// A cube has `256 / lanes` columns, each with `lanes` units that share the inner dimension.
+/// A cube has `256 / lanes` columns, each with `lanes` units that share the inner dimension. It is made for up to `most`
+/// rows, so that there are four such kernels and not eight; of fewer the last is computed again and not written.
 #[cube(launch_unchecked)]
 fn few_rows(
     x: &Tensor<f32>,
@@ -136,13 +138,13 @@ fn few_rows(
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
-    #[comptime] m: usize,
+    with_bias: u32,
+    with_residual: u32,
+    #[comptime] most: usize,
     #[comptime] lanes: usize,
     #[comptime] turned: bool,
-    #[comptime] with_bias: bool,
-    #[comptime] with_residual: bool,
 ) {
-    let (k, n) = (x.shape(1), w.shape(1));
+    let (m, k, n) = (x.shape(0), x.shape(1), w.shape(1));
     let (w_down, w_right) = (w.stride(0), w.stride(1));
     let columns = comptime!(UNITS / lanes);
     let unit = UNIT_POS as usize;
@@ -152,10 +154,10 @@ fn few_rows(
         lane = unit % lanes;
         within = unit / lanes;
     }
-    let column = CUBE_POS_X as usize * columns + within;
-    let mut sums = Array::<f32>::new(m);
+    let column = CUBE_POS as usize * columns + within;
+    let mut sums = Array::<f32>::new(most);
     #[unroll]
-    for i in 0..m {
+    for i in 0..most {
         sums[i] = 0.0f32;
     }
     if column < n {
@@ -163,22 +165,22 @@ fn few_rows(
         while deep < k {
             let weight = w[deep * w_down + column * w_right];
             #[unroll]
-            for i in 0..m {
-                sums[i] = fma(x[i * k + deep], weight, sums[i]);
+            for i in 0..most {
+                sums[i] = fma(x[min(i, m - 1) * k + deep], weight, sums[i]);
             }
             deep += lanes;
         }
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(UNITS * m));
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(UNITS * most));
     #[unroll]
-    for i in 0..m {
+    for i in 0..most {
         shared[(i * columns + within) * lanes + lane] = sums[i];
     }
     sync_cube();
     let mut entry = unit;
-    while entry < comptime!(m * (UNITS / lanes)) {
+    while entry < m * columns {
         let (row, within) = (entry / columns, entry % columns);
-        let column = CUBE_POS_X as usize * columns + within;
+        let column = CUBE_POS as usize * columns + within;
         if column < n {
             let mut value = 0.0f32;
             for lane in 0..lanes {
@@ -230,21 +232,20 @@ pub fn product(x: CubeTensor, w: CubeTensor, bias: CubeTensor, residual: CubeTen
     match Cut::of(m, n) {
         Cut::FewRows => unsafe {
             let lanes = if turned { 32 } else { 8 };
-            let count = CubeCount::Static(n.div_ceil(UNITS / lanes) as u32, 1, 1);
             few_rows::launch_unchecked(
                 &client,
-                count,
+                grid(n.div_ceil(UNITS / lanes)),
                 dim,
                 x,
                 w,
                 bias,
                 residual,
                 to,
-                m,
+                u32::from(with.bias),
+                u32::from(with.residual),
+                m.next_power_of_two(),
                 lanes,
                 turned,
-                with.bias,
-                with.residual,
             );
         },
         Cut::Tiles { tall, wide } => unsafe {
@@ -258,13 +259,34 @@ pub fn product(x: CubeTensor, w: CubeTensor, bias: CubeTensor, residual: CubeTen
                 bias,
                 residual,
                 to,
+                u32::from(with.bias),
+                u32::from(with.residual),
                 tall,
                 wide,
                 turned,
-                with.bias,
-                with.residual,
             );
         },
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_is_cut_by_its_shape() {
+        let tiles = |tall, wide| Cut::Tiles { tall, wide };
+        for ([m, n], expected) in [
+            ([1, 50_257], Cut::FewRows),
+            ([8, 1600], Cut::FewRows),
+            ([9, 768], tiles(1, 2)),
+            ([176, 1600], tiles(2, 4)),
+            ([176, 6400], tiles(4, 4)),
+            ([528, 1600], tiles(4, 4)),
+        ] {
+            println!("[{m}, _] by [_, {n}]: {:?}", Cut::of(m, n));
+            assert_eq!(Cut::of(m, n), expected, "{m} {n}");
+        }
+    }
 }

@@ -1,16 +1,16 @@
 //! The same under automatic differentiation: each operation with a backward of its own.
 
 use burn::backend::{
-    Autodiff,
+    Autodiff, TensorMetadata,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, NodeGuard, Ops, OpsKind, unary},
     },
-    tensor::FloatTensor,
+    tensor::{FloatTensor, IntTensor},
 };
 
-use super::ops::{Card, Layout, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Slopes, Turn, With};
 
 /// A tensor and its place in the graph; one that is not read has a place of its own, which nothing leads to.
 fn taken<B: Slopes, C: CheckpointStrategy>(
@@ -20,7 +20,17 @@ fn taken<B: Slopes, C: CheckpointStrategy>(
     if read { tensor.into_parts() } else { FloatTensor::<Autodiff<B, C>>::new(tensor.into_primitive()).into_parts() }
 }
 
-impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
+/// The tensor without a place in the graph.
+///
+/// # Panics
+///
+/// When someone wants its gradient: there is none.
+fn constant<B: Slopes, C: CheckpointStrategy>(tensor: FloatTensor<Autodiff<B, C>>) -> FloatTensor<B> {
+    assert!(!tensor.is_tracked(), "a constant has no gradient here");
+    tensor.into_primitive()
+}
+
+impl<B: Slopes, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn product(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -55,7 +65,7 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (residual, residual_node) = taken::<B, C>(residual, with.residual);
-        let bias = bias.into_primitive();
+        let bias = if with.bias { constant::<B, C>(bias) } else { bias.into_primitive() };
         match Product.prepare::<C>([x_node, weight_node, residual_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let state = (weight_tracked.then(|| x.clone()), x_tracked.then(|| weight.clone()));
@@ -82,7 +92,7 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
             }
         }
         let (x, node) = x.into_parts();
-        let (scale, shift) = (scale.into_primitive(), shift.into_primitive());
+        let (scale, shift) = (constant::<B, C>(scale), constant::<B, C>(shift));
         match Normed.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let state = (x.clone(), scale.clone(), epsilon, centred);
@@ -120,15 +130,14 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
 
     fn attended(
         joined: FloatTensor<Self>,
-        past_keys: FloatTensor<Self>,
-        past_values: FloatTensor<Self>,
+        past: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Attended;
         impl<B: Slopes> Backward<B, 1> for Attended {
-            type State = (FloatTensor<B>, [FloatTensor<B>; 2], FloatTensor<B>, Layout);
+            type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, Layout);
             fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let (joined, past, weights, layout) = ops.state;
                 unary::<B, _>(ops.parents, ops.node, grads, |grad| {
@@ -137,8 +146,7 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
             }
         }
         let (joined, node) = joined.into_parts();
-        let past = [past_keys, past_values].map(|past| past.into_primitive());
-        let mask = mask.into_primitive();
+        let (past, mask) = (constant::<B, C>(past), constant::<B, C>(mask));
         match Attended.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let [out, weights] = B::attended_and_weights(joined.clone(), past.clone(), mask, layout);
@@ -149,6 +157,45 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
                 prep.finish(out)
             }
         }
+    }
+
+    fn appended(past: FloatTensor<Self>, joined: FloatTensor<Self>, layout: Layout) -> FloatTensor<Self> {
+        // What was seen is a constant to those who look back at it, whoever computed it.
+        FloatTensor::<Self>::new(B::appended(past.into_primitive(), joined.into_primitive(), layout))
+    }
+
+    fn answered(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Answered;
+        impl<B: Slopes> Backward<B, 1> for Answered {
+            type State = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>, usize, [FloatTensor<B>; 2]);
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (logits, targets, reference, of_tokens, found) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+                    B::answered_back(logits, targets, reference, of_tokens, found, grad)
+                });
+            }
+        }
+        let (logits, node) = logits.into_parts();
+        let all_of_tokens = logits.shape()[0] == of_tokens;
+        let reference = if all_of_tokens { reference.into_primitive() } else { constant::<B, C>(reference) };
+        match Answered.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let found = B::answers_and_totals(logits.clone(), targets.clone(), reference.clone(), of_tokens);
+                let [answers, _] = found.clone();
+                prep.finish((logits, targets, reference, of_tokens, found), answers)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::answered(logits, targets, reference, of_tokens)),
+        }
+    }
+
+    fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {
+        B::largest(logits.into_primitive())
     }
 
     fn rotated(
@@ -168,7 +215,7 @@ impl<B: Slopes, C: CheckpointStrategy> Card for Autodiff<B, C> {
             }
         }
         let (joined, node) = joined.into_parts();
-        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let (cos, sin) = (constant::<B, C>(cos), constant::<B, C>(sin));
         match Rotated.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((cos.clone(), sin.clone(), turn), B::rotated(joined, cos, sin, turn)),
             OpsKind::UnTracked(prep) => prep.finish(B::rotated(joined, cos, sin, turn)),

@@ -22,9 +22,18 @@ pub fn sides(tensor: &CubeTensor) -> [usize; 2] {
     [shape[0], shape[1]]
 }
 
-/// A tensor beside another, on its device, with nothing in it yet.
+/// Numbers beside a tensor, on its device, with nothing in them yet.
 pub fn empty_like<const D: usize>(tensor: &CubeTensor, shape: [usize; D]) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::from(shape), DType::F32)
+    empty(tensor, shape, DType::F32)
+}
+
+/// The same for whole numbers.
+pub fn empty_ids<const D: usize>(beside: &CubeTensor, shape: [usize; D]) -> CubeTensor {
+    empty(beside, shape, DType::I32)
+}
+
+fn empty<const D: usize>(beside: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), Shape::from(shape), dtype)
 }
 
 /// As many cubes as there are things, in a grid that no device refuses. What lies beyond has nothing to do.

@@ -4,8 +4,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
+    super::ops::Turn,
     launch::{each, empty_like, in_order, sides},
-    ops::Turn,
 };
 
 /// `x cos + (x a quarter turn on) sin` in columns that turn: a unit for each entry.

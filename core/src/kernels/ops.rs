@@ -1,12 +1,15 @@
-//! What a card computes in one launch each, or two, and the ways back.
+//! What kernels of our own compute, and the ways back.
 
-use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
 
 use crate::model::heads::Heads;
 
 /// Operations with a backward of their own. Shapes are those of the functions in [`super`].
-#[backend_extension(Autodiff, Cube)]
-pub trait Card: Backend {
+#[backend_extension(Autodiff, Cube: cfg(feature = "card"), Flex: cfg(feature = "processor"))]
+pub trait Kernels: Backend {
     /// [`super::linear`]; what `with` does not have is not read.
     fn product(
         x: FloatTensor<Self>,
@@ -31,11 +34,24 @@ pub trait Card: Backend {
     /// [`super::attend`]; a past that holds nothing is not read.
     fn attended(
         joined: FloatTensor<Self>,
-        past_keys: FloatTensor<Self>,
-        past_values: FloatTensor<Self>,
+        past: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self>;
+
+    /// [`super::append`]; a past that holds nothing is not read.
+    fn appended(past: FloatTensor<Self>, joined: FloatTensor<Self>, layout: Layout) -> FloatTensor<Self>;
+
+    /// [`super::answers`]; where every row has a target, the reference is not read.
+    fn answered(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> FloatTensor<Self>;
+
+    /// [`super::largest`]
+    fn largest(logits: FloatTensor<Self>) -> IntTensor<Self>;
 
     /// [`super::rotate`]
     fn rotated(
@@ -84,8 +100,8 @@ pub struct Layout {
     pub scale: f64,
 }
 
-/// What ways back need beside what [`Card`] has.
-pub trait Slopes: Card {
+/// What ways back need beside what [`Kernels`] has.
+pub trait Slopes: Kernels {
     /// The gradient of `normed` with respect to `x`.
     fn normed_back(
         x: FloatTensor<Self>,
@@ -103,10 +119,10 @@ pub trait Slopes: Card {
         gated: bool,
     ) -> FloatTensor<Self>;
 
-    /// What `attended` gives, and the weights `[batch, head, pos, seen]`. The past is keys and values.
+    /// What `attended` gives, and the weights `[batch, head, pos, seen]`.
     fn attended_and_weights(
         joined: FloatTensor<Self>,
-        past: [FloatTensor<Self>; 2],
+        past: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         layout: Layout,
     ) -> [FloatTensor<Self>; 2];
@@ -114,9 +130,28 @@ pub trait Slopes: Card {
     /// The gradient of `attended` with respect to `joined`.
     fn attended_back(
         joined: FloatTensor<Self>,
-        past: [FloatTensor<Self>; 2],
+        past: FloatTensor<Self>,
         weights: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         layout: Layout,
+    ) -> FloatTensor<Self>;
+
+    /// What `answered` gives, and of each row, and then of its reference, the largest entry and
+    /// `log Σ exp(entry − largest)`: `[n + m, 4]`.
+    fn answers_and_totals(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> [FloatTensor<Self>; 2];
+
+    /// The gradient of `answered` with respect to the logits.
+    fn answered_back(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+        answers_and_totals: [FloatTensor<Self>; 2],
+        grad: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 }

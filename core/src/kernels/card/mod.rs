@@ -1,15 +1,20 @@
-//! Which kernel computes what.
+//! For graphics cards: each operation is one launch, attention two.
+#![allow(clippy::too_many_arguments, reason = "kernels are handed sizes one by one")]
 
-use burn::backend::tensor::FloatTensor;
+mod activation;
+mod answers;
+mod attention;
+mod launch;
+mod linear;
+mod norm;
+mod rotation;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 
-use super::{
-    activation, attention, linear, norm,
-    ops::{Card, Layout, Slopes, Turn, With},
-    rotation,
-};
+use super::ops::{Kernels, Layout, Slopes, Turn, With};
 
-impl Card for CubeBackend {
+impl Kernels for CubeBackend {
     fn product(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -36,13 +41,30 @@ impl Card for CubeBackend {
 
     fn attended(
         joined: FloatTensor<Self>,
-        past_keys: FloatTensor<Self>,
-        past_values: FloatTensor<Self>,
+        past: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self> {
-        let [out, _] = attention::attended(joined, [past_keys, past_values], mask, layout);
+        let [out, _] = attention::attended(joined, past, mask, layout);
         out
+    }
+
+    fn appended(past: FloatTensor<Self>, joined: FloatTensor<Self>, layout: Layout) -> FloatTensor<Self> {
+        attention::appended(past, joined, layout)
+    }
+
+    fn answered(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> FloatTensor<Self> {
+        let [answers, _] = answers::answered(logits, targets, reference, of_tokens);
+        answers
+    }
+
+    fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {
+        answers::largest(logits)
     }
 
     fn rotated(
@@ -77,7 +99,7 @@ impl Slopes for CubeBackend {
 
     fn attended_and_weights(
         joined: FloatTensor<Self>,
-        past: [FloatTensor<Self>; 2],
+        past: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         layout: Layout,
     ) -> [FloatTensor<Self>; 2] {
@@ -86,11 +108,31 @@ impl Slopes for CubeBackend {
 
     fn attended_back(
         joined: FloatTensor<Self>,
-        past: [FloatTensor<Self>; 2],
+        past: FloatTensor<Self>,
         weights: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self> {
         attention::attended_back(joined, past, weights, grad, layout)
+    }
+
+    fn answers_and_totals(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> [FloatTensor<Self>; 2] {
+        answers::answered(logits, targets, reference, of_tokens)
+    }
+
+    fn answered_back(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+        answers_and_totals: [FloatTensor<Self>; 2],
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        answers::answered_back(logits, targets, reference, of_tokens, answers_and_totals, grad)
     }
 }

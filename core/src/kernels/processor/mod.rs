@@ -1,0 +1,158 @@
+//! For processors: plain loops over rows, as wide as the machine's vectors are, beside flex's matrix products.
+
+mod activation;
+mod answers;
+mod attention;
+mod norm;
+mod rotation;
+mod rows;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn_flex::Flex;
+
+use super::ops::{Kernels, Layout, Slopes, Turn, With};
+use rows::{in_order, matmul, numbers, share, width};
+
+impl Kernels for Flex {
+    fn product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+    ) -> FloatTensor<Self> {
+        let mut out = in_order(matmul(x, weight));
+        let columns = width(&out);
+        let bias = with.bias.then(|| in_order(bias));
+        let residual = with.residual.then(|| in_order(residual));
+        let (bias, residual) = (bias.as_ref().map(numbers), residual.as_ref().map(numbers));
+        if bias.is_none() && residual.is_none() {
+            return out;
+        }
+        share(out.storage_mut(), columns, |first, rows| {
+            rows::wide(|| {
+                for (row, out) in rows.chunks_exact_mut(columns).enumerate() {
+                    if let Some(bias) = bias {
+                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                    }
+                    if let Some(residual) = residual {
+                        let residual = &residual[(first + row) * columns..][..columns];
+                        out.iter_mut().zip(residual).for_each(|(out, residual)| *out += residual);
+                    }
+                }
+            });
+        });
+        out
+    }
+
+    fn normed(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        epsilon: f64,
+        centred: bool,
+    ) -> FloatTensor<Self> {
+        norm::normed(x, scale, shift, epsilon, centred)
+    }
+
+    fn activated(x: FloatTensor<Self>, times: FloatTensor<Self>, gated: bool) -> FloatTensor<Self> {
+        activation::activated(x, times, gated)
+    }
+
+    fn attended(
+        joined: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self> {
+        let [out, _] = attention::attended(joined, past, mask, layout);
+        out
+    }
+
+    fn appended(past: FloatTensor<Self>, joined: FloatTensor<Self>, layout: Layout) -> FloatTensor<Self> {
+        attention::appended(past, joined, layout)
+    }
+
+    fn answered(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> FloatTensor<Self> {
+        let [answers, _] = answers::answered(logits, targets, reference, of_tokens);
+        answers
+    }
+
+    fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {
+        answers::largest(logits)
+    }
+
+    fn rotated(
+        joined: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        turn: Turn,
+    ) -> FloatTensor<Self> {
+        rotation::rotated(joined, cos, sin, turn)
+    }
+}
+
+impl Slopes for Flex {
+    fn normed_back(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+        centred: bool,
+    ) -> FloatTensor<Self> {
+        norm::normed_back(x, scale, grad, epsilon, centred)
+    }
+
+    fn activated_back(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        times: FloatTensor<Self>,
+        gated: bool,
+    ) -> FloatTensor<Self> {
+        activation::activated_back(x, grad, times, gated)
+    }
+
+    fn attended_and_weights(
+        joined: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        layout: Layout,
+    ) -> [FloatTensor<Self>; 2] {
+        attention::attended(joined, past, mask, layout)
+    }
+
+    fn attended_back(
+        joined: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self> {
+        attention::attended_back(joined, past, weights, grad, layout)
+    }
+
+    fn answers_and_totals(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+    ) -> [FloatTensor<Self>; 2] {
+        answers::answered(logits, targets, reference, of_tokens)
+    }
+
+    fn answered_back(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        reference: FloatTensor<Self>,
+        of_tokens: usize,
+        answers_and_totals: [FloatTensor<Self>; 2],
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        answers::answered_back(logits, targets, reference, of_tokens, answers_and_totals, grad)
+    }
+}

@@ -1,0 +1,267 @@
+//! Each kernel beside the plain operation: values, and gradients of every input that has one.
+//!
+//! Kernels for processors run in every test, those for cards where one can be used: `RECTIFY_DEVICE=wgpu cargo xtask
+//! test`.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{answers, append, attend, gelu_tanh, largest, norm, plain, product, rotate, serve, silu_gate};
+use crate::model::heads::Heads;
+
+/// The devices that there are kernels for: the processor, and the card that `BURN_DEVICE` names.
+fn devices() -> Vec<Device> {
+    let all = [Device::flex(), Device::default()];
+    all.into_iter().filter(serve).collect()
+}
+
+/// Numbers that are the same on every device.
+fn some<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().expect("f32")
+}
+
+/// What `of` gives for some input, and the gradient of a sum of it that weighs every entry differently.
+fn value_and_gradient<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    of: impl Fn(Tensor<D>, &Device) -> Tensor<2>,
+) -> [Vec<f32>; 2] {
+    let x = some(shape, 1, device).autodiff().require_grad();
+    let y = of(x.clone(), device);
+    let gradients = (y.clone() * some(y.dims(), 2, device)).sum().backward();
+    [values(y.inner()), values(x.grad(&gradients).expect("the input is tracked"))]
+}
+
+/// Compares kernels with plain operations, both without and under differentiation.
+#[track_caller]
+fn check<const D: usize>(
+    shape: [usize; D],
+    kernel: impl Fn(Tensor<D>, &Device) -> Tensor<2>,
+    plain: impl Fn(Tensor<D>, &Device) -> Tensor<2>,
+) {
+    /// Sums of up to a thousand products, added in another order.
+    const TOLERANCE: f32 = 1e-5;
+    let expected = value_and_gradient(shape, &Device::flex(), &plain);
+    for device in devices() {
+        let untracked = values(kernel(some(shape, 1, &device), &device));
+        let found = value_and_gradient(shape, &device, &kernel);
+        assert_eq!(untracked, found[0], "without and under differentiation, {device:?}");
+        for (what, ours, expected) in [("value", &found[0], &expected[0]), ("gradient", &found[1], &expected[1])] {
+            assert_eq!(ours.len(), expected.len(), "{what}");
+            let size = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            for (i, (ours, expected)) in ours.iter().zip(expected).enumerate() {
+                let close = (ours - expected).abs() <= TOLERANCE * size;
+                assert!(close, "{what} of {shape:?} at {i}: {ours} {expected}, {device:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_are_the_plain_ones() {
+    for [n, d] in [[1, 48], [7, 100], [33, 768], [40_000, 3]] {
+        let scale = |device: &Device| some([d], 3, device);
+        let shift = |device: &Device| Some(some([d], 4, device));
+        check(
+            [n, d],
+            |x, device| norm(x, scale(device), shift(device), 1e-5),
+            |x, device| plain::norm(x, scale(device), shift(device), 1e-5),
+        );
+        check(
+            [n, d],
+            |x, device| norm(x, scale(device), None, 1e-5),
+            |x, device| plain::norm(x, scale(device), None, 1e-5),
+        );
+    }
+}
+
+#[test]
+fn activations_are_the_plain_ones_and_large_inputs_stay_numbers() {
+    for shape in [[9, 130], [150, 1000]] {
+        for scale in [1.0, 100.0] {
+            check(shape, |x, _| gelu_tanh(x * scale), |x, _| plain::gelu_tanh(x * scale));
+            let other = |device: &Device| some(shape, 5, device);
+            check(
+                shape,
+                |x, device| silu_gate(x * scale, other(device)),
+                |x, device| plain::silu_gate(x * scale, other(device)),
+            );
+            check(
+                shape,
+                |y, device| silu_gate(other(device) * scale, y),
+                |y, device| plain::silu_gate(other(device) * scale, y),
+            );
+        }
+    }
+}
+
+#[test]
+fn products_are_the_plain_ones_however_weights_lie() {
+    // One for every cut of a card's, none a multiple of a tile's sides.
+    for [m, k, n] in
+        [[1, 48, 50], [3, 1000, 37], [8, 64, 200], [9, 70, 33], [40, 130, 65], [200, 96, 1300], [520, 64, 2100]]
+    {
+        for turned in [false, true] {
+            let weight = move |device: &Device| match turned {
+                true => some([n, k], 3, device).transpose(),
+                false => some([k, n], 3, device),
+            };
+            let (bias, residual) =
+                (move |device: &Device| some([n], 4, device), move |device: &Device| some([m, n], 5, device));
+            check(
+                [m, k],
+                |x, device| product(x, weight(device), None, None),
+                |x, device| plain::product(x, weight(device), None, None),
+            );
+            check(
+                [m, k],
+                |x, device| product(x, weight(device), Some(bias(device)), Some(residual(device))),
+                |x, device| plain::product(x, weight(device), Some(bias(device)), Some(residual(device))),
+            );
+            let x = move |device: &Device| some([m, k], 6, device);
+            check(
+                [m, n],
+                |residual, device| product(x(device), weight(device), None, Some(residual)),
+                |residual, device| plain::product(x(device), weight(device), None, Some(residual)),
+            );
+        }
+        let x = move |device: &Device| some([m, k], 6, device);
+        check(
+            [k, n],
+            |w, device| product(x(device), w, None, None),
+            |w, device| plain::product(x(device), w, None, None),
+        );
+    }
+}
+
+#[test]
+fn attention_is_the_plain_one_with_and_without_a_past() {
+    for ([batch, pos, held], [n_heads, groups, d_head]) in
+        [([1, 1, 0], [2, 2, 8]), ([3, 5, 7], [4, 2, 12]), ([2, 70, 0], [3, 1, 16]), ([4, 2, 130], [4, 4, 64])]
+    {
+        let heads = Heads { batch, heads: n_heads, groups, d_head };
+        let mask = move |device: &Device| {
+            // Causal, and the first half of the second row's past is padding.
+            let blocked = |row: usize, new: usize, seen: usize| seen > held + new || row == 1 && seen < held / 2;
+            let values: Vec<f32> = (0..batch * pos * (held + pos))
+                .map(|i| (i / (held + pos) / pos, i / (held + pos) % pos, i % (held + pos)))
+                .map(|(row, new, seen)| if blocked(row, new, seen) { -1e30 } else { 0.0 })
+                .collect();
+            Tensor::<4>::from_data(TensorData::new(values, [batch, 1, pos, held + pos]), device)
+        };
+        let past = move |device: &Device| (held > 0).then(|| some([2, batch, groups, held, d_head], 3, device));
+        check(
+            [batch * pos, (n_heads + 2 * groups) * d_head],
+            |joined, device| attend(joined, past(device), mask(device), heads, 0.7),
+            |joined, device| plain::attend(joined, past(device), mask(device), heads, 0.7),
+        );
+        let joined = |device: &Device| some([batch * pos, (n_heads + 2 * groups) * d_head], 1, device);
+        let flex = Device::flex();
+        let expected = values(plain::append(past(&flex), &joined(&flex), heads));
+        for device in devices() {
+            assert_eq!(values(append(past(&device), joined(&device), heads)), expected, "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_log_probabilities_and_divergences() {
+    for ([n, m], vocab) in [([1, 0], 10), ([5, 2], 300), ([3, 4], 50_257)] {
+        let targets: Vec<usize> = (0..n).map(|row| (row * 7919 + vocab - 1) % vocab).collect();
+        let reference = move |device: &Device| some([m.max(1), vocab], 3, device) * 4.0;
+        check(
+            [n + m, vocab],
+            |logits, device| answers(logits * 5.0, &targets, (m > 0).then(|| reference(device))),
+            |logits, device| plain::answers(logits * 5.0, &targets, (m > 0).then(|| reference(device))),
+        );
+    }
+}
+
+#[test]
+fn a_row_that_is_no_number_has_no_answer() {
+    for device in devices() {
+        let logits = |last: f32| Tensor::<2>::from_data(TensorData::new(vec![1.0, 2.0, last], [1, 3]), &device);
+        for last in [f32::NAN, f32::INFINITY] {
+            assert!(values(answers(logits(last), &[0], None))[0].is_nan(), "{device:?}");
+        }
+        assert_eq!(values(answers(logits(f32::NEG_INFINITY), &[2], None)), [f32::NEG_INFINITY], "{device:?}");
+    }
+}
+
+#[test]
+fn nothing_diverges_from_itself() {
+    for device in devices() {
+        let logits: Tensor<2> = some([3, 1000], 1, &device) * 9.0;
+        assert_eq!(values(answers(logits.clone(), &[], Some(logits))), [0.0; 3], "{device:?}");
+    }
+}
+
+#[test]
+fn large_logits_lose_no_digits() {
+    for device in devices() {
+        let logits = |by: f32| Tensor::<2>::from_data(TensorData::new(vec![by + 1.0, by + 2.0, by], [1, 3]), &device);
+        let near = values(answers(logits(0.0), &[0], None))[0];
+        assert_eq!(values(answers(logits(-65_536.0), &[0], None))[0].to_bits(), near.to_bits(), "{device:?}");
+    }
+}
+
+#[test]
+fn the_largest_is_the_first_of_equals() {
+    for device in devices() {
+        let first = |row: Vec<f32>| {
+            let n = row.len();
+            let found = largest(Tensor::from_data(TensorData::new(row, [1, n]), &device)).into_data();
+            found.iter::<i32>().next().expect("a row")
+        };
+        assert_eq!(first(vec![1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(first(vec![-5.0; 1000]), 0);
+        assert_eq!(first((0..50_257).map(|i| if i == 50_256 { 1e30 } else { i as f32 }).collect()), 50_256);
+        assert_eq!(first(vec![f32::NAN; 4]), 0);
+    }
+}
+
+#[test]
+fn a_constant_that_wants_a_gradient_is_refused() {
+    for device in devices() {
+        let scale = some([4], 1, &device).autodiff().require_grad();
+        let refused = std::panic::catch_unwind(|| norm(some([2, 4], 2, &device), scale, None, 1e-5));
+        let message = refused.expect_err("no gradient is lost without a word");
+        assert_eq!(message.downcast_ref::<&str>(), Some(&"a constant has no gradient here"));
+    }
+}
+
+#[test]
+fn rotations_are_the_plain_ones_of_either_pairing() {
+    for ([batch, pos], (neighbors, turning)) in [([2, 6], (false, 8)), ([2, 6], (true, 4)), ([40, 30], (true, 8))] {
+        let heads = Heads { batch, heads: 3, groups: 2, d_head: 8 };
+        // Both columns of a pair turn by one angle.
+        let tables = move |device: &Device| {
+            let angles: Tensor<4> = some([batch, pos, 1, turning / 2], 3, device);
+            let angles = match neighbors {
+                false => Tensor::cat(vec![angles.clone(), angles], 3),
+                true => angles.unsqueeze_dim::<5>(4).repeat_dim(4, 2).reshape([batch, pos, 1, turning]),
+            };
+            (angles.clone().cos(), angles.sin())
+        };
+        check(
+            [batch * pos, 7 * 8],
+            |joined, device| {
+                let (cos, sin) = tables(device);
+                rotate(joined, cos, sin, heads, neighbors)
+            },
+            |joined, device| {
+                let (cos, sin) = tables(device);
+                plain::rotate(joined, cos, sin, heads, neighbors)
+            },
+        );
+    }
+}
