@@ -134,12 +134,12 @@ impl Targets {
     }
 }
 
-/// Asks `model` everything a fact wants to know. Two batches: one predicted, one continued.
+/// Asks `model` everything a fact wants to know. Two batches: one predicted, one continued, each text to one of `ends`.
 ///
 /// # Errors
 ///
 /// As [`predict`].
-pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<Answers> {
+pub async fn ask(model: &Model, tokenizer: &Tokenizer, ends: &[u32], fact: &Fact) -> Result<Answers> {
     let predictions = predict(std::slice::from_ref(model), tokenizer, fact).await?.remove(0);
     let prompts: Vec<Vec<u32>> = std::iter::once(&fact.prompt)
         .chain(&fact.paraphrases)
@@ -149,7 +149,7 @@ pub async fn ask(model: &Model, tokenizer: &Tokenizer, fact: &Fact) -> Result<An
         .collect::<Result<_>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.shape().context.saturating_sub(longest).min(CONTINUATION);
-    let texts = model.greedy(&prompts, room).await?;
+    let texts = model.greedy(&prompts, room, ends).await?;
     let texts = texts.iter().map(|ids| tokenizer.decode(ids)).collect::<Result<Vec<_>>>()?;
     let top = model.candidates(tokenizer, &prompts[0], TOP).await?;
     Ok(Answers { predictions, top, texts })

@@ -142,10 +142,10 @@ impl Session {
         bounds::within("top", top, 0..=bounds::CANDIDATES)?;
         bounds::text("prompt", &prompt)?;
         let opened = self.opened()?;
-        let (model, tokenizer) = (opened.history.now(), &opened.loaded.tokenizer);
+        let (model, tokenizer, ends) = (opened.history.now(), &opened.loaded.tokenizer, &opened.loaded.ends);
         let ids = tokenizer.encode(&prompt)?;
         let top = model.candidates(tokenizer, &ids, top).await?;
-        let text = tokenizer.decode(&model.greedy(&[ids], tokens).await?[0])?;
+        let text = tokenizer.decode(&model.greedy(&[ids], tokens, ends).await?[0])?;
         Ok(Answer { prompt, top, text })
     }
 
@@ -489,7 +489,7 @@ impl Opened {
         watch(Progress::Measuring { after });
         let mut answers = Vec::with_capacity(facts.len());
         for fact in facts {
-            answers.push(metrics::ask(model, &self.loaded.tokenizer, fact).await?);
+            answers.push(metrics::ask(model, &self.loaded.tokenizer, &self.loaded.ends, fact).await?);
         }
         Ok(answers)
     }

@@ -92,7 +92,7 @@ fn rome_is_the_reference_s_in_every_family_and_its_model_says_the_same() {
             let edited = loaded.model.apply(&deltas).expect("fits");
             golden.check(&format!("rome.r{i}.logits"), &logits_after(loaded, &edited, &fact.prompt), LOGITS);
             let prompt = loaded.tokenizer.encode(&fact.prompt).expect("encodes");
-            let greedy = pollster::block_on(edited.greedy(&[prompt], 8)).expect("text");
+            let greedy = pollster::block_on(edited.greedy(&[prompt], 8, &[])).expect("text");
             assert_eq!(greedy[0], ids(&golden.json["greedy"][format!("rome.r{i}")]), "{} {i}", golden.name);
         }
     }

@@ -67,7 +67,7 @@ fn every_family_answers_as_transformers_does() {
                     assert!(difference <= TOLERANCE, "{}: {ours} and {theirs}: {difference:.1e}", family.name);
                 }
                 assert_eq!(ours.len(), logits.len());
-                let greedy = pollster::block_on(model.greedy(&[prompt], 8)).expect("text");
+                let greedy = pollster::block_on(model.greedy(&[prompt], 8, &[])).expect("text");
                 assert_eq!(greedy[0], ids("greedy"), "{}", family.name);
             }
         }

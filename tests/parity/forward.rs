@@ -58,13 +58,29 @@ fn greedy_continuations_are_the_reference_s_in_any_batch() {
     for golden in MODELS.map(Golden::open) {
         let loaded = golden.model();
         let prompts: Vec<Vec<u32>> = (0..3).map(|s| golden.ids(&format!("forward.s{s}.ids"))).collect();
-        let together = pollster::block_on(loaded.model.greedy(&prompts, 16)).expect("fits");
+        let together = pollster::block_on(loaded.model.greedy(&prompts, 16, &[])).expect("fits");
         for (s, prompt) in prompts.iter().enumerate() {
             let expected = golden.ids(&format!("forward.s{s}.greedy"));
-            let alone = pollster::block_on(loaded.model.greedy(std::slice::from_ref(prompt), 16)).expect("fits");
+            let alone = pollster::block_on(loaded.model.greedy(std::slice::from_ref(prompt), 16, &[])).expect("fits");
             assert_eq!(alone[0], expected, "{} s{s} alone", golden.name);
             assert_eq!(together[s], expected, "{} s{s} in a batch", golden.name);
         }
+    }
+}
+
+#[golden::test]
+fn a_continuation_ends_before_the_first_token_that_ends_a_text() {
+    for golden in MODELS.map(Golden::open) {
+        let model = golden.model().model;
+        let prompts: Vec<Vec<u32>> = (0..3).map(|s| golden.ids(&format!("forward.s{s}.ids"))).collect();
+        let end = golden.ids("forward.s0.greedy")[5];
+        let texts = pollster::block_on(model.greedy(&prompts, 16, &[end])).expect("fits");
+        for (s, text) in texts.iter().enumerate() {
+            let whole = golden.ids(&format!("forward.s{s}.greedy"));
+            let len = whole.iter().position(|id| *id == end).unwrap_or(whole.len());
+            assert_eq!(*text, whole[..len], "{} s{s}", golden.name);
+        }
+        assert!(texts[0].len() <= 5, "{}", golden.name);
     }
 }
 

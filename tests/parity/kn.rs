@@ -196,7 +196,7 @@ fn the_scores_of_a_layer_add_up_to_what_its_activation_is_worth() {
     for name in MODELS {
         let loaded = load(name);
         let ids = loaded.tokenizer.encode(&fact().prompt).expect("encodes");
-        let best = pollster::block_on(loaded.model.greedy(std::slice::from_ref(&ids), 1)).expect("fits")[0][0];
+        let best = pollster::block_on(loaded.model.greedy(std::slice::from_ref(&ids), 1, &[])).expect("fits")[0][0];
         let question = Question { ids, targets: vec![best] };
         for (neuron, at) in NEURONS {
             let spec = KnSpec { steps: 400, batch_size: 50, neuron, ..KnSpec::default() };

@@ -34,8 +34,8 @@ fn token_accuracies_are_the_reference_s_before_and_after_every_edit() {
         let metrics = &golden.json["edit_metrics"];
         let facts: Vec<Fact> = metrics["records"].as_array().expect("records").iter().map(fact).collect();
         let report = |model: &Model, fact: &Fact| {
-            let before = pollster::block_on(ask(pristine, &loaded.tokenizer, fact)).expect("answers");
-            let after = pollster::block_on(ask(model, &loaded.tokenizer, fact)).expect("answers");
+            let before = pollster::block_on(ask(pristine, &loaded.tokenizer, &loaded.ends, fact)).expect("answers");
+            let after = pollster::block_on(ask(model, &loaded.tokenizer, &loaded.ends, fact)).expect("answers");
             compare(fact, before, after)
         };
         let before = &metrics["before"];

@@ -128,7 +128,7 @@ impl Reading {
         let Followed { prompt, target: gold } = input.tokenizer.followed(&fact.prompt, &truth)?;
         let target = input.tokenizer.followed(&fact.prompt, &fact.target_new)?.target;
         input.model.check_length(prompt.len() + gold.len(), "the prompt with the true object")?;
-        let says = input.model.greedy(std::slice::from_ref(&prompt), target.len()).await?.remove(0);
+        let says = input.model.greedy(std::slice::from_ref(&prompt), target.len(), &[]).await?.remove(0);
         let questions = gold
             .iter()
             .enumerate()
@@ -149,7 +149,7 @@ impl Reading {
 /// vocabulary has such tokens; here the answer's id is appended.
 async fn continued(input: &Input<'_>, prompt: &str, tokens: usize) -> Result<Vec<(Vec<u32>, u32)>> {
     let prompt = input.tokenizer.encode(prompt)?;
-    let answers = input.model.greedy(std::slice::from_ref(&prompt), tokens).await?.remove(0);
+    let answers = input.model.greedy(std::slice::from_ref(&prompt), tokens, &[]).await?.remove(0);
     let asked = (0..tokens).map(|n| [&prompt, &answers[..n]].concat());
     Ok(asked.zip(answers.iter().copied()).collect())
 }

@@ -63,12 +63,13 @@ impl Model {
         Ok(logits.chunks(self.shape().vocab).map(<[f32]>::to_vec).collect())
     }
 
-    /// Continues every prompt greedily by `tokens` tokens, in batches of a few thousand.
+    /// Continues every prompt greedily by `tokens` tokens, or to one of `ends`, which is not part of it; in batches of a few
+    /// thousand.
     ///
     /// # Errors
     ///
     /// When a prompt is empty, or a prompt and its continuation do not fit the context.
-    pub async fn greedy(&self, prompts: &[Vec<u32>], tokens: usize) -> Result<Vec<Vec<u32>>> {
+    pub async fn greedy(&self, prompts: &[Vec<u32>], tokens: usize, ends: &[u32]) -> Result<Vec<Vec<u32>>> {
         for prompt in prompts {
             self.check_prompt(prompt, tokens)?;
         }
@@ -81,7 +82,7 @@ impl Model {
             let rows: Vec<&[u32]> = prompts[batch].iter().map(Vec::as_slice).collect();
             let mut past = Cache::empty(rows.len(), self.shape().layers);
             let (hidden, frame) = self.extend(&rows, &mut past, &mut NoTap);
-            let continued = self.continued(last_states(hidden, &frame, &rows), past, tokens, &[]).await?;
+            let continued = self.continued(last_states(hidden, &frame, &rows), past, tokens, ends).await?;
             texts.extend(continued.into_iter().map(|(ids, _)| ids));
         }
         Ok(texts)
