@@ -427,6 +427,7 @@ impl Session {
             editors: model.editors.clone(),
             settings: model.settings.clone(),
             ignored: model.ignored.clone(),
+            precision: model.precision,
             device: self.device_name.clone(),
         }
     }

@@ -1,6 +1,6 @@
 use rectify_protocol::{
-    Above, ArchitectureKind, Blocks, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, Regularizer, Row,
-    Tally, Verdict, WeightChange,
+    Above, ArchitectureKind, Blocks, Cell, EditMode, EditorSpec, FactScores, Judgement, Measured, Precision,
+    Regularizer, Row, Tally, Verdict, WeightChange,
 };
 
 use crate::{Study, Sweep, figure, html, table::Table};
@@ -24,6 +24,7 @@ fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
         moments: None,
         hypernetwork: None,
         ignored: vec![],
+        precision: Precision::F32,
         skipped: vec![],
         seed,
     }

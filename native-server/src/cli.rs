@@ -17,7 +17,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use rectify_core::Session;
-use rectify_protocol::{Command, Event, Failure, ModelInfo, Progress};
+use rectify_protocol::{Command, Event, Failure, ModelInfo, Precision, Progress};
 
 use crate::{
     device::DeviceKind,
@@ -46,13 +46,16 @@ struct Place {
     /// Ignore a key of config.json or a tensor that would be refused; reports say so. May be repeated
     #[arg(long, global = true, value_name = "NAME")]
     ignore: Vec<String>,
+    /// How matrices are stored: f32, or f16 for half the memory; sums and edits stay in 32 bits, and reports say so
+    #[arg(long, global = true, default_value_t, value_name = "f32|f16")]
+    precision: Precision,
 }
 
 impl Place {
     /// The model of this name.
     fn model(&self, name: &str) -> Result<Source, Failure> {
         let source = resolve(Static::find(self.static_folder.as_deref()), name)?;
-        Ok(Source { ignore: self.ignore.clone(), ..source })
+        Ok(Source { ignore: self.ignore.clone(), precision: self.precision, ..source })
     }
 }
 
@@ -99,6 +102,11 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     if !place.ignore.is_empty() && !cli.command.reads_a_model() {
         return Err(Failure::bad_input(
             "--ignore is for commands that read a model: ask, edit, eval, sweep, stats, mend",
+        ));
+    }
+    if !place.precision.is_default() && !cli.command.reads_a_model() {
+        return Err(Failure::bad_input(
+            "--precision is for commands that read a model: ask, edit, eval, sweep, stats, mend",
         ));
     }
     match cli.command {

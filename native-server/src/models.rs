@@ -6,7 +6,7 @@ use rectify_core::{
     Session,
     model::{Description, LoadedModel, Loader},
 };
-use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Progress, nearest};
+use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Precision, Progress, nearest};
 
 use crate::{engine, hparams, io};
 
@@ -60,7 +60,14 @@ impl Static {
     /// A model that is not in the catalog, in `folder`.
     fn unlisted(&self, id: &str, folder: &Path) -> Source {
         let hparams = Some(self.folder.join("hparams"));
-        Source { id: id.to_owned(), folder: folder.to_owned(), entry: None, hparams, ignore: Vec::new() }
+        Source {
+            id: id.to_owned(),
+            folder: folder.to_owned(),
+            entry: None,
+            hparams,
+            ignore: Vec::new(),
+            precision: Precision::F32,
+        }
     }
 
     fn unknown(&self, id: &str, what: &str) -> Failure {
@@ -92,6 +99,8 @@ pub struct Source {
     pub hparams: Option<PathBuf>,
     /// Keys of `config.json` and tensors to leave out of account.
     pub ignore: Vec<String>,
+    /// How matrices are to be stored.
+    pub precision: Precision,
 }
 
 /// The model `name` stands for: a bundled id or, failing that, a folder.
@@ -110,6 +119,7 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
             entry: None,
             hparams: None,
             ignore: Vec::new(),
+            precision: Precision::F32,
         }),
         Err(failure) => Err(Failure {
             message: format!("{name:?} is not a folder, and the bundled models are unknown: {failure}"),
@@ -163,6 +173,7 @@ impl Source {
         let description = Description {
             generation_config: generation_config.as_deref(),
             ignore: &self.ignore,
+            precision: self.precision,
             ..Description::new(&config, &tokenizer)
         };
         // Core knows these files by their names alone.
@@ -240,8 +251,14 @@ mod tests {
     #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = folder();
-        let source =
-            Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None, ignore: Vec::new() };
+        let source = Source {
+            id: "x".into(),
+            folder: folder.path().to_owned(),
+            entry: None,
+            hparams: None,
+            ignore: Vec::new(),
+            precision: Precision::F32,
+        };
         check_refused(source.shards(), &["holds neither model.safetensors nor model.safetensors.index.json"]);
         fs::write(folder.path().join("model.safetensors"), "").unwrap();
         assert_eq!(source.shards().unwrap(), [folder.path().join("model.safetensors")]);
@@ -250,8 +267,14 @@ mod tests {
     #[test]
     fn a_missing_shard_is_named_with_its_index() {
         let folder = folder();
-        let source =
-            Source { id: "x".into(), folder: folder.path().to_owned(), entry: None, hparams: None, ignore: Vec::new() };
+        let source = Source {
+            id: "x".into(),
+            folder: folder.path().to_owned(),
+            entry: None,
+            hparams: None,
+            ignore: Vec::new(),
+            precision: Precision::F32,
+        };
         let index = |shard: &str| {
             let text = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
             fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::TaskScores;
+use crate::{Precision, TaskScores};
 
 /// What `rectify eval` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct EvalReport {
     /// Keys of `config.json` and tensors of the model that were left out of account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// How the model's matrices were stored while it computed.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Each task.
     pub tasks: Vec<TaskReport>,
 }

@@ -25,6 +25,7 @@ mod eval;
 mod event;
 mod fact;
 mod failure;
+mod precision;
 mod report;
 mod run;
 mod spec;
@@ -38,6 +39,7 @@ pub use eval::{EvalReport, TaskReport};
 pub use event::{Event, Progress, Reply};
 pub use fact::{Consequence, Fact, Neighbor};
 pub use failure::{Failure, Kind};
+pub use precision::Precision;
 pub use report::{
     Above, Answer, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo, Percentile,
     ProbabilityMeans, ProbabilityScores, Probe, Step, WeightChange,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchitectureKind, EditSpec, EditorSpec};
+use crate::{ArchitectureKind, EditSpec, EditorSpec, Precision};
 
 /// What a model is, as far as a page needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct ModelInfo {
     /// Keys of `config.json` and tensors that were left out of account, because someone said so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// How its matrices were stored while it computed.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// What computes: `flex` (CPU), `webgpu`, `vulkan`, `cuda`.
     pub device: String,
 }

@@ -17,6 +17,7 @@ mod loading;
 mod memit;
 mod mend;
 mod metrics;
+mod precision;
 #[cfg(not(target_arch = "wasm32"))]
 mod real;
 mod rect;

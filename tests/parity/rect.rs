@@ -142,5 +142,7 @@ fn prune_touches_only_what_outgrows_the_weight() {
     // The update has one singular value, its size: ln s − ln σ₀ + σ₀ of two sizes differ by the logarithm of their ratio.
     let ((large, reined), (larger, reined_more)) = (pruned(1e3), pruned(1e4));
     assert!(reined < large / 10.0 && reined_more < larger / 10.0);
-    assert!((reined_more - reined - (larger / large).ln()).abs() < 1e-3, "{reined} {reined_more}");
+    // Sizes of thousands have so many digits behind the point in 32 bits.
+    let tolerance = 1e-3_f64.max(1e-6 * reined_more);
+    assert!((reined_more - reined - (larger / large).ln()).abs() < tolerance, "{reined} {reined_more}");
 }

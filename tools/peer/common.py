@@ -7,10 +7,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 
 class Model:
-    """A checkpoint with its vocabulary, in floats of PyTorch's default type."""
+    """A checkpoint with its vocabulary, on PyTorch's default device."""
 
-    def __init__(self, folder):
-        self.net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.get_default_dtype()).eval()
+    def __init__(self, folder, dtype):
+        net = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self.net = net.to(torch.get_default_device()).eval()
         self.net.requires_grad_(False)
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(folder) / "tokenizer.json"))
         self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(0)  # masked, so any token will do
@@ -43,7 +44,12 @@ class Model:
 
     def batch(self, texts):
         batch = self.tokenizer(texts, return_tensors="pt", padding=True)
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        return {name: batch[name].to(self.net.device) for name in ["input_ids", "attention_mask"]}
+
+    def finish(self):
+        """Waits for the device, so that a clock can be read."""
+        if self.net.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 def first_of(output):
@@ -60,11 +66,11 @@ def lookup(model, template, subject):
 
 
 def record(model, module, batch):
-    """Input and output of a module while the whole model runs."""
+    """Input and output of a module while the whole model runs, in 32-bit floats."""
     kept = {}
 
     def keep(_, inputs, output):
-        kept.update(input=inputs[0], output=first_of(output))
+        kept.update(input=inputs[0].float(), output=first_of(output).float())
 
     handle = module.register_forward_hook(keep)
     with torch.no_grad():
@@ -88,7 +94,7 @@ def optimize(model, fact, value, module, logits_twice=False):
     at = torch.tensor([lookup(model, text, subject) for text in templates])
     n = len(contexts)
     rows = torch.arange(n + 1)
-    lengths = batch["attention_mask"].sum(1)
+    lengths = batch["attention_mask"].sum(1).tolist()
 
     labels = torch.full((n, batch["input_ids"].shape[1]), -100)
     for row in range(n):
@@ -100,8 +106,8 @@ def optimize(model, fact, value, module, logits_twice=False):
 
     def shift(_, inputs, output):
         hidden = first_of(output).clone()
-        first.setdefault("value", hidden[0, at[0]].detach().clone())
-        hidden[rows, at] += delta
+        first.setdefault("value", hidden[0, at[0]].detach().float())
+        hidden[rows, at] += delta.to(hidden.dtype)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     def keep(_, inputs, output):
@@ -111,11 +117,11 @@ def optimize(model, fact, value, module, logits_twice=False):
     handles = [module.register_forward_hook(shift), model.blocks[-1].register_forward_hook(keep)]
     for step in range(value["v_num_grad_steps"]):
         optimizer.zero_grad()
-        logits = model.net(**batch).logits
+        logits = model.net(**batch).logits.float()
         kl_now = torch.log_softmax(logits[n, at[n]], 0)
         first.setdefault("kl", kl_now.detach().clone())
         if logits_twice:
-            logits = model.net.lm_head(model.final_norm(last["states"][:n]))
+            logits = model.net.lm_head(model.final_norm(last["states"][:n])).float()
         log_probs = torch.log_softmax(logits, 2)
         gathered = torch.gather(log_probs[:n], 2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
         nll = -(gathered * mask).sum(1) / len(target)
@@ -132,5 +138,5 @@ def optimize(model, fact, value, module, logits_twice=False):
                 delta *= largest / delta.norm()
     for handle in handles:
         handle.remove()
-    counted = {"lengths": lengths.tolist(), "at": at.tolist(), "target_tokens": len(target)}
+    counted = {"lengths": lengths, "at": at.tolist(), "target_tokens": len(target)}
     return first["value"] + delta.detach(), step + 1, loss.item(), counted

@@ -1,7 +1,9 @@
 """Published editors on PyTorch: what `cargo xtask bench` compares Rectify with.
 
+`main.py MODEL [DEVICE] [TYPE]`: on the CPU in 32-bit floats, or on a device and in a type by PyTorch's names.
+
 Reads one job per line on stdin, answers with one line of JSON each. The model stays loaded between jobs, and
-everything is computed in 32-bit floats unless the published code does not. Each module is one benchmark's peer.
+everything is computed in its type unless the published code does not. Each module is one benchmark's peer.
 """
 
 import json
@@ -19,13 +21,15 @@ import tasks
 from common import Model
 
 
-def about(_, job):
+def about(model, job):
     """Uses every processor this process may use, unless told how many, and says how many threads that are."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(job["threads"] or processors)
+    device = model.net.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "threads": torch.get_num_threads(),
-        "name": f"PyTorch {torch.__version__}, transformers {transformers.__version__}",
+        "name": f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {model.net.dtype} on {name}",
     }
 
 
@@ -42,12 +46,15 @@ JOBS = {
 }
 
 
-def main(folder):
-    model = Model(folder)
+def main(folder, device="cpu", dtype="float32"):
+    torch.set_default_device(device)
+    # A comparison in 32 bits is one: PyTorch's own default.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = Model(folder, getattr(torch, dtype))
     for line in sys.stdin:
         job = json.loads(line)
         print(json.dumps(JOBS[job["job"]](model, job)), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -13,6 +13,7 @@ def edit(model, job):
     left, right, steps, loss, rows = plan(model, job)
     update = torch.outer(left, right)  # [d_mlp, d_model]
     model.add(layer, update)
+    model.finish()
     seconds = time.perf_counter() - started
     model.add(layer, -update)
     return {"seconds": seconds, "steps": steps, "loss": loss, "delta_norm": update.norm().item(), **rows}

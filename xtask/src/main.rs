@@ -8,6 +8,7 @@ mod bench;
 mod circles;
 mod deny;
 mod edges;
+mod kit;
 mod setup;
 mod shell;
 mod test;
@@ -34,8 +35,14 @@ const COMMANDS: &[Command] = &[
     ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     (
+        "card-kit",
+        "DIR [--devices vulkan,cuda] [--no-page]",
+        "pack what measures on a machine that has a card and nothing else",
+        kit::kit,
+    ),
+    (
         "bench",
-        "rome|memit|linalg|kn|rect|eval [--model DIR] …",
+        "rome|memit|linalg|kn|rect|eval|card [--model DIR] …",
         "compare our speed with what is published, on PyTorch",
         bench::bench,
     ),
@@ -95,6 +102,11 @@ impl Args {
     /// Takes whatever is left, as it is.
     pub fn rest(&mut self) -> Vec<String> {
         std::mem::take(&mut self.0)
+    }
+
+    /// Without anything left to take.
+    pub fn none() -> Self {
+        Self(Vec::new())
     }
 
     /// Complains about whatever nobody took.

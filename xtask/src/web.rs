@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The folder beside the page in which it looks for the worker that computes on WebGPU.
-const WEBGPU: &str = "webgpu";
+pub const WEBGPU: &str = "webgpu";
 const WORKER: &str = "rectify-worker";
 
 /// `cargo xtask play`: from nothing to a page one can use.

@@ -1,40 +1,65 @@
 use burn::tensor::Tensor;
 
-use crate::model::index_tensor;
+use super::value::column;
+use crate::{
+    kernels::{Pace, stepped},
+    model::index_tensor,
+};
 
 /// Decay rates of the two means, and what keeps a division from being one by zero: as in the references.
-const DECAY: (f64, f64) = (0.9, 0.999);
+const DECAY: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
-/// Adam without weight decay, <https://arxiv.org/abs/1412.6980>: what it remembers of a matrix that it moves.
+/// Adam without weight decay, <https://arxiv.org/abs/1412.6980>, and the rows that it moves.
 pub(super) struct Adam {
-    /// Running mean of the gradient.
-    mean: Tensor<2>,
-    /// Running mean of its square.
-    square: Tensor<2>,
+    /// The rows, the running mean of their gradient and that of its square: `[3, n, d]`.
+    now: Tensor<3>,
     steps: i32,
 }
 
+/// What else moves a row: it is drawn to the origin by a multiple of itself, and never leaves a cube and a ball around
+/// it.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    /// Added to the row's gradient as this many times the row.
+    pub pull: f64,
+    /// The largest size of an entry.
+    pub reach: f64,
+    /// The ball's radius.
+    pub radius: f64,
+}
+
+impl Held {
+    /// By nothing.
+    pub(super) const FREE: Self = Self { pull: 0.0, reach: f32::MAX as f64, radius: f32::MAX as f64 };
+}
+
 impl Adam {
-    /// Before the first step of a matrix like `of`.
-    pub(super) fn new(of: &Tensor<2>) -> Self {
-        Self { mean: of.zeros_like(), square: of.zeros_like(), steps: 0 }
+    /// Before the first step, which begins here.
+    pub(super) fn new(rows: Tensor<2>) -> Self {
+        let nothing = rows.zeros_like();
+        Self { now: Tensor::stack(vec![rows, nothing.clone(), nothing], 0), steps: 0 }
     }
 
     /// Goes on with only some of the rows.
     pub(super) fn only(self, rows: &[usize]) -> Self {
-        let index = index_tensor(rows, &self.mean);
-        Self { mean: self.mean.select(0, index.clone()), square: self.square.select(0, index), ..self }
+        let index = index_tensor(rows, &self.now);
+        Self { now: self.now.select(1, index), ..self }
     }
 
-    /// What the next step subtracts: `η m̂ / (√v̂ + ε)`, with `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`,
-    /// `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
-    pub(super) fn step(&mut self, gradient: Tensor<2>, rate: f64) -> Tensor<2> {
-        let (first, second) = DECAY;
+    /// The rows: `[n, d]`.
+    pub(super) fn rows(&self) -> Tensor<2> {
+        self.now.clone().narrow(0, 0, 1).squeeze_dim(0)
+    }
+
+    /// One step: `x ← x − η m̂ / (√v̂ + ε)`, with `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `m̂ = m / (1 − β₁ᵗ)` and
+    /// `v̂ = v / (1 − β₂ᵗ)`, where `g` is the gradient and what each row is held by.
+    pub(super) fn step(&mut self, gradient: Tensor<2>, rate: f64, held: impl Iterator<Item = Held>) {
         self.steps += 1;
-        self.mean = self.mean.clone() * first + gradient.clone() * (1.0 - first);
-        self.square = self.square.clone() * second + gradient.clone() * gradient * (1.0 - second);
-        let scale = (self.square.clone() / (1.0 - second.powi(self.steps))).sqrt() + EPSILON;
-        self.mean.clone() / scale * (rate / (1.0 - first.powi(self.steps)))
+        let [first, second] = DECAY.map(|decay| 1.0 - decay.powi(self.steps));
+        let pace = Pace { decay: DECAY, rate: rate / first, unbias: 1.0 / second, epsilon: EPSILON };
+        let held = column(held.flat_map(|held| [held.pull, held.reach, held.radius]), &gradient);
+        let held = held.reshape([gradient.dims()[0], 3]);
+        self.now = stepped(self.now.clone(), gradient, held, pace);
     }
 }

@@ -9,7 +9,7 @@ use rectify_protocol::{Fact, FtObjective, FtSpec, Progress, Step};
 
 use super::{
     Delta, Input, Plan, WeightDelta,
-    adam::Adam,
+    adam::{Adam, Held},
     plan::filled,
     value::{column, means},
 };
@@ -149,8 +149,7 @@ impl Batch {
 struct Training {
     sites: Vec<WeightSite>,
     /// How far each has moved, `[d_mlp, d_model]`.
-    changes: Vec<Tensor<2>>,
-    adams: Vec<Adam>,
+    changes: Vec<Adam>,
 }
 
 /// What an evaluation found.
@@ -181,22 +180,23 @@ impl Training {
     fn new(model: &Model, layers: &[usize]) -> Self {
         let sites = layers.iter().map(|layer| WeightSite { layer: *layer, matrix: Matrix::MlpDown });
         let sites: Vec<WeightSite> = sites.collect();
-        let changes: Vec<Tensor<2>> = sites.iter().map(|site| model.weight(*site).zeros_like()).collect();
-        Self { adams: changes.iter().map(Adam::new).collect(), sites, changes }
+        let changes = sites.iter().map(|site| Adam::new(model.weight(*site).zeros_like())).collect();
+        Self { sites, changes }
     }
 
     /// The loss of every fact, and the gradient of their sum in each matrix.
     async fn evaluate(&self, model: &Model, batches: &[Batch]) -> Result<(Found, Vec<Tensor<2>>)> {
-        let squares = self.changes.iter().map(|change| (change.clone() * change.clone()).sum());
+        let changes: Vec<Tensor<2>> = self.changes.iter().map(Adam::rows).collect();
+        let squares = changes.iter().map(|change| (change.clone() * change.clone()).sum());
         let change = squares.reduce(|sum, square| sum + square).expect("a layer is trained").sqrt();
         let change = f64::from(read(change).await?[0]);
         let mut nll = Vec::new();
-        let mut gradients: Vec<Tensor<2>> = self.changes.iter().map(Tensor::zeros_like).collect();
+        let mut gradients: Vec<Tensor<2>> = changes.iter().map(Tensor::zeros_like).collect();
         for batch in batches {
             // The gradient in the change is the one in the matrix, W = W₀ + ΔW. Backward consumes that sum, so each batch
             // makes its own.
             let tracked: Vec<Tensor<2>> =
-                self.changes.iter().map(|change| change.clone().autodiff().require_grad()).collect();
+                changes.iter().map(|change| change.clone().autodiff().require_grad()).collect();
             let log_p = batch.log_likelihoods(&model.apply(&self.deltas_of(&tracked))?, self.sites[0].layer);
             let read = read(log_p.clone().inner()).await?;
             nll.extend(means(&read, batch.lens.iter().copied()).into_iter().map(|mean| -mean));
@@ -210,17 +210,16 @@ impl Training {
 
     /// One step of Adam along the mean gradient of `facts`, and back within the constraint.
     fn step(&mut self, gradients: Vec<Tensor<2>>, facts: usize, spec: &FtSpec) {
-        for ((change, adam), gradient) in self.changes.iter_mut().zip(&mut self.adams).zip(gradients) {
-            let moved = change.clone() - adam.step(gradient / facts as f64, spec.lr);
-            *change = match spec.norm_constraint {
-                Some(limit) => moved.clamp(-limit, limit),
-                None => moved,
-            };
+        let held = Held { reach: spec.norm_constraint.unwrap_or(Held::FREE.reach), ..Held::FREE };
+        for (change, gradient) in self.changes.iter_mut().zip(gradients) {
+            let rows = gradient.dims()[0];
+            change.step(gradient / facts as f64, spec.lr, std::iter::repeat_n(held, rows));
         }
     }
 
     fn deltas(&self) -> Vec<WeightDelta> {
-        self.deltas_of(&self.changes)
+        let changes: Vec<Tensor<2>> = self.changes.iter().map(Adam::rows).collect();
+        self.deltas_of(&changes)
     }
 
     fn deltas_of(&self, changes: &[Tensor<2>]) -> Vec<WeightDelta> {

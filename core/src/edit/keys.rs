@@ -9,6 +9,7 @@ use rectify_protocol::{EditorSpec, Fact, FactToken};
 use super::{Delta, Input, LayerKeys, value::FactRows};
 use crate::{
     Result,
+    kernels::matmul,
     model::{At, Cache, Capture, Frame, Model, NoTap, Site, generate::states_at, index_tensor, padded},
 };
 
@@ -77,7 +78,7 @@ impl Walk {
         for (chunk, (hidden, keys)) in self.chunks.iter_mut().zip(seen.passed) {
             let [rows, pos, d_mlp] = keys.dims();
             let [_, d_model] = delta.dims();
-            let added = keys.reshape([rows * pos, d_mlp]).matmul(delta.clone()).reshape([rows, pos, d_model]);
+            let added = matmul(keys.reshape([rows * pos, d_mlp]), delta.clone()).reshape([rows, pos, d_model]);
             chunk.hidden = hidden + added;
         }
         self.layer += 1;

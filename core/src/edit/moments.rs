@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Result,
+    kernels::matmul,
     linalg::{Cholesky, Eigen, host, tensor},
     model::{At, Cache, Capture, Frame, LoadedModel, Site, generate::states_at, hex, metadata, open, padded},
     read::read,
@@ -427,7 +428,7 @@ async fn batch_sums(of: &LoadedModel, rows: &[&[u32]], layers: &[usize]) -> Resu
     let mut sums = Vec::with_capacity(layers.len());
     for site in sites {
         let keys: Tensor<2> = states_at(capture.take(site), &tokens); // [tokens, d_mlp]
-        sums.push(read(keys.clone().transpose().matmul(keys)).await?);
+        sums.push(read(matmul(keys.clone().transpose(), keys)).await?);
     }
     Ok(sums)
 }

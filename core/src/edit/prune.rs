@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Result,
+    kernels::matmul,
     linalg::{Svd, svd_of_product},
     read::read,
 };
@@ -36,10 +37,10 @@ async fn largest_singular_value(weight: &Tensor<2>) -> Result<f64> {
     const STEPS: usize = 50;
     let [_, d_out] = weight.dims();
     let unit = |x: Tensor<2>| x.clone() / (x.clone() * x).sum().sqrt().unsqueeze();
-    let mut v = unit(Tensor::ones([d_out, 1], &weight.device()));
+    let mut v = unit(Tensor::ones([1, d_out], &weight.device()));
     for _ in 0..STEPS {
-        v = unit(weight.clone().transpose().matmul(weight.clone().matmul(v)));
+        v = unit(matmul(matmul(v, weight.clone().transpose()), weight.clone()));
     }
-    let image = weight.clone().matmul(v);
+    let image = matmul(v, weight.clone().transpose());
     Ok(f64::from(read((image.clone() * image).sum().sqrt()).await?[0]))
 }

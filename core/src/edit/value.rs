@@ -8,10 +8,13 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{Fact, FactToken, Progress, Step, ValueSpec};
 
-use super::{adam::Adam, contexts::SLOT};
+use super::{
+    adam::{Adam, Held},
+    contexts::SLOT,
+};
 use crate::{
     Error, Result,
-    kernels::answers,
+    kernels::{answers, shifted},
     model::{At, Cache, Capture, Frame, Model, NoTap, Site, generate::states_at, index_tensor, padded},
     read::read,
     tokenizer::Tokenizer,
@@ -222,9 +225,9 @@ impl Prepared {
         let mut live: Vec<usize> = (0..n_facts).collect();
         let mut now = Asked::new(self.clone(), &model.device(), spec.kl_factor);
         let mut initial = None;
-        let mut delta = anchors.zeros_like();
-        let mut adam = Adam::new(&delta);
+        let mut adam = Adam::new(anchors.zeros_like());
         for step in 0..spec.v_num_grad_steps {
+            let delta = adam.rows();
             let tracked = delta.clone().autodiff().require_grad();
             let answers = now.answers(model, tracked.clone(), &mut initial);
             let found_now = now.read(&answers, &delta).await?;
@@ -257,31 +260,23 @@ impl Prepared {
                     let index = index_tensor(&going_on, &tensor);
                     tensor.select(0, index)
                 };
-                (delta, gradient) = (of(delta), of(gradient));
+                gradient = of(gradient);
                 adam = adam.only(&going_on);
                 initial = initial.map(of);
                 now = Asked::new(now.prepared.only(&going_on), &model.device(), spec.kl_factor);
                 live = going_on.iter().map(|row| live[*row]).collect();
             }
             // The gradient of ‖δ‖ is δ/‖δ‖, and 0 at 0, where an automatic one would be NaN.
-            let pull = going_on.iter().zip(&live).map(|(row, fact)| {
-                let norm = found_now[*row].delta_norm;
-                if norm > 0.0 { spec.v_weight_decay / lengths[*fact].powi(2) / norm } else { 0.0 }
+            let held = going_on.iter().zip(&live).map(|(row, fact)| {
+                let (norm, length) = (found_now[*row].delta_norm, lengths[*fact]);
+                let pull = if norm > 0.0 { spec.v_weight_decay / length.powi(2) / norm } else { 0.0 };
+                Held { pull, radius: spec.clamp_norm_factor * length, ..Held::FREE }
             });
-            gradient = gradient + delta.clone() * column(pull, &delta);
-
-            delta = delta - adam.step(gradient, spec.v_lr);
-            delta = within(delta, live.iter().map(|fact| spec.clamp_norm_factor * lengths[*fact]));
+            adam.step(gradient, spec.v_lr, held);
         }
         let found = found.into_iter().map(|delta| delta.expect("every fact ends")).collect();
         Ok((Tensor::cat(found, 0), traces.into_iter().flatten().collect()))
     }
-}
-
-/// Rows no longer than their radii: `[facts, d_model]`.
-fn within(rows: Tensor<2>, radii: impl Iterator<Item = f64>) -> Tensor<2> {
-    let shrink = (column(radii, &rows) / lengths(rows.clone())).clamp_max(1.0);
-    rows * shrink
 }
 
 /// What one says when a loss leaves the finite numbers.
@@ -386,12 +381,8 @@ impl Asked {
 
     /// `[target tokens + facts, vocab]`: of each target token, then of what follows each subject alone.
     fn logits(&self, model: &Model, delta: Tensor<2>) -> Tensor<2> {
-        let Prepared { hidden, layer, past, targets, n_contexts, .. } = &self.prepared;
-        let [rows, width, d] = hidden.dims();
-        let first = hidden.clone().narrow(1, 0, 1).reshape([targets.len(), n_contexts + 1, d]);
-        let edited = (first + delta.unsqueeze_dim(1)).reshape([rows, 1, d]);
-        let hidden =
-            if width == 1 { edited } else { Tensor::cat(vec![edited, hidden.clone().narrow(1, 1, width - 1)], 1) };
+        let Prepared { hidden, layer, past, n_contexts, .. } = &self.prepared;
+        let hidden = shifted(hidden.clone(), delta, n_contexts + 1);
         let hidden = model.run(layer + 1..model.shape().layers, hidden, &self.frame, &mut past.clone(), &mut NoTap);
         model.logits(states_at(hidden, &self.at))
     }

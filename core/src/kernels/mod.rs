@@ -21,16 +21,24 @@ use burn::{
 };
 
 use crate::model::{heads::Heads, index_tensor};
+pub(crate) use ops::Pace;
 use ops::{Kernels, Layout, Turn, With};
 pub(crate) use plain::picked;
 
 /// Whether there are kernels for tensors of this device.
 fn serve(device: &Device) -> bool {
     match device.clone().without_autodiff().as_dispatch() {
-        #[cfg(feature = "card")]
-        DispatchDevice::Cube(_) => true,
         #[cfg(feature = "processor")]
         DispatchDevice::Flex(_) => true,
+        _ => is_card(device),
+    }
+}
+
+/// Whether this is a graphics card.
+fn is_card(device: &Device) -> bool {
+    match device.clone().without_autodiff().as_dispatch() {
+        #[cfg(feature = "card")]
+        DispatchDevice::Cube(_) => true,
         _ => false,
     }
 }
@@ -49,6 +57,21 @@ pub(crate) fn product(
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let (bias, residual) = (or(bias, &weight), or(residual, &weight));
     Tensor::from_dispatch(<Dispatch as Kernels>::product(x, weight, bias, residual, with))
+}
+
+/// `a b`, in 32 bits on every device: burn's own product may round its factors where a card is faster that way.
+pub(crate) fn matmul(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    product(a, b, None, None)
+}
+
+/// The same of several matrices: `a [n, rows, d]`, `b [n, d, columns]`.
+pub(crate) fn matmuls(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
+    if !is_card(&a.device()) {
+        return a.matmul(b);
+    }
+    let one = |x: &Tensor<3>, i: usize| x.clone().narrow(0, i, 1).squeeze_dim::<2>(0);
+    let n = a.dims()[0];
+    Tensor::stack((0..n).map(|i| matmul(one(&a, i), one(&b, i))).collect(), 0)
 }
 
 /// Layer norm of rows, or without a shift RMS norm: `x [n, d]`, `scale` and `shift [d]`.
@@ -143,6 +166,29 @@ pub(crate) fn answers(logits: Tensor<2>, targets: &[usize], reference: Option<Te
     let logits = logits.into_dispatch();
     let reference = or(reference, &logits);
     Tensor::from_dispatch(<Dispatch as Kernels>::answered(logits, targets.into_dispatch(), reference, n))
+}
+
+/// `hidden`, and at the first position of each row its fact's δ on top; a fact has `rows_each` rows.
+///
+/// Shapes: `hidden [rows, pos, d]`, `delta [facts, d]`.
+pub(crate) fn shifted(hidden: Tensor<3>, delta: Tensor<2>, rows_each: usize) -> Tensor<3> {
+    if !serve(&delta.device()) {
+        return plain::shifted(hidden, delta, rows_each);
+    }
+    Tensor::from_dispatch(<Dispatch as Kernels>::shifted(hidden.into_dispatch(), delta.into_dispatch(), rows_each))
+}
+
+/// One step of Adam for rows `x` along `g + pull x`, and back within bounds. `now` holds the rows, the running mean of
+/// their gradient and that of its square; returned is the same after the step: `m ← β₁m + (1 − β₁)g`,
+/// `v ← β₂v + (1 − β₂)g²`, `x ← x − η m / (√(v u) + ε)`, each entry within ± `reach`, `x ← x min(1, radius / ‖x‖)`.
+///
+/// Shapes: `now [3, n, d]`, `gradient [n, d]`, `held [n, 3]`: each row's pull, reach and radius.
+pub(crate) fn stepped(now: Tensor<3>, gradient: Tensor<2>, held: Tensor<2>, pace: Pace) -> Tensor<3> {
+    if !serve(&now.device()) {
+        return plain::stepped(now, gradient, held, pace);
+    }
+    let [gradient, held] = [gradient, held].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as Kernels>::stepped(now.into_dispatch(), gradient, held, pace))
 }
 
 /// The place of each row's largest entry, of several the first: `[n, vocab]` to `[n, 1]`.

@@ -53,6 +53,17 @@ pub trait Kernels: Backend {
     /// [`super::largest`]
     fn largest(logits: FloatTensor<Self>) -> IntTensor<Self>;
 
+    /// [`super::shifted`]
+    fn shifted(hidden: FloatTensor<Self>, delta: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self>;
+
+    /// [`super::stepped`]
+    fn stepped(
+        now: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        held: FloatTensor<Self>,
+        pace: Pace,
+    ) -> FloatTensor<Self>;
+
     /// [`super::rotate`]
     fn rotated(
         joined: FloatTensor<Self>,
@@ -60,6 +71,19 @@ pub trait Kernels: Backend {
         sin: FloatTensor<Self>,
         turn: Turn,
     ) -> FloatTensor<Self>;
+}
+
+/// How far a step of Adam goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How much of the mean of gradients, and of that of their squares, stays.
+    pub decay: [f64; 2],
+    /// The learning rate, with the first mean's bias taken out.
+    pub rate: f64,
+    /// What takes out that of the second.
+    pub unbias: f64,
+    /// What keeps a division from being one by zero.
+    pub epsilon: f64,
 }
 
 /// Which columns turn, and how.
@@ -135,6 +159,9 @@ pub trait Slopes: Kernels {
         grad: FloatTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self>;
+
+    /// The gradient of `shifted` with respect to `delta`.
+    fn shifted_back(grad: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self>;
 
     /// What `answered` gives, and of each row, and then of its reference, the largest entry and
     /// `log Σ exp(entry − largest)`: `[n + m, 4]`.

@@ -1,15 +1,16 @@
 //! The operations in burn's own: what they are, and what kernels are held to.
 
 use burn::tensor::{
-    Int, Tensor,
+    DType, Int, Tensor,
     activation::{log_softmax, sigmoid, silu, softmax},
     module::layer_norm,
 };
 
+use super::Pace;
 use crate::model::{heads::Heads, index_tensor};
 
 pub fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, residual: Option<Tensor<2>>) -> Tensor<2> {
-    let mut sum = x.matmul(weight);
+    let mut sum = x.matmul(weight.cast(DType::F32));
     if let Some(bias) = bias {
         sum = sum + bias.unsqueeze();
     }
@@ -96,6 +97,28 @@ pub fn answers(logits: Tensor<2>, targets: &[usize], reference: Option<Tensor<2>
         return divergence;
     }
     Tensor::cat(vec![picked(log_p.narrow(0, 0, n), targets), divergence], 0)
+}
+
+pub fn shifted(hidden: Tensor<3>, delta: Tensor<2>, rows_each: usize) -> Tensor<3> {
+    let ([rows, pos, d], [facts, _]) = (hidden.dims(), delta.dims());
+    let first = hidden.clone().narrow(1, 0, 1).reshape([facts, rows_each, d]);
+    let first = (first + delta.unsqueeze_dim(1)).reshape([rows, 1, d]);
+    if pos == 1 { first } else { Tensor::cat(vec![first, hidden.narrow(1, 1, pos - 1)], 1) }
+}
+
+pub fn stepped(now: Tensor<3>, gradient: Tensor<2>, held: Tensor<2>, pace: Pace) -> Tensor<3> {
+    let Pace { decay: [first, second], rate, unbias, epsilon } = pace;
+    let [rows, mean, square] = [0, 1, 2].map(|i| now.clone().narrow(0, i, 1).squeeze_dim::<2>(0));
+    let [pull, reach, radius] = [0, 1, 2].map(|i| held.clone().narrow(1, i, 1));
+    let gradient = gradient + rows.clone() * pull;
+    let mean = mean * first + gradient.clone() * (1.0 - first);
+    let square = square * second + gradient.clone() * gradient * (1.0 - second);
+    let rows = rows - mean.clone() / ((square.clone() * unbias).sqrt() + epsilon) * rate;
+    let reach = reach.expand(rows.dims());
+    let rows = rows.min_pair(reach.clone()).max_pair(-reach);
+    let lengths = (rows.clone() * rows.clone()).sum_dim(1).sqrt();
+    let rows = rows * (radius / lengths).clamp_max(1.0);
+    Tensor::stack(vec![rows, mean, square], 0)
 }
 
 /// Of each row of `log_p [n, vocab]` the entry of one token: `[n, 1]`.

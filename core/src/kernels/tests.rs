@@ -3,9 +3,12 @@
 //! Kernels for processors run in every test, those for cards where one can be used: `RECTIFY_DEVICE=wgpu cargo xtask
 //! test`.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::{answers, append, attend, gelu_tanh, largest, norm, plain, product, rotate, serve, silu_gate};
+use super::{
+    Pace, answers, append, attend, gelu_tanh, largest, matmuls, norm, plain, product, rotate, serve, shifted,
+    silu_gate, stepped,
+};
 use crate::model::heads::Heads;
 
 /// The devices that there are kernels for: the processor, and the card that `BURN_DEVICE` names.
@@ -144,6 +147,34 @@ fn products_are_the_plain_ones_however_weights_lie() {
 }
 
 #[test]
+fn several_products_are_one_each() {
+    let b = |device: &Device| some([3, 40, 21], 3, device);
+    check(
+        [3, 9, 40],
+        |a, device| matmuls(a, b(device)).reshape([27, 21]),
+        |a, device| a.matmul(b(device)).reshape([27, 21]),
+    );
+}
+
+#[test]
+fn a_product_with_halves_is_the_one_with_the_same_numbers_in_full() {
+    for [m, k, n] in [[1, 48, 50], [3, 1000, 37], [9, 70, 33], [40, 130, 65], [200, 96, 1300], [3, 700, 6000]] {
+        for turned in [false, true] {
+            let rounded = move |device: &Device| match turned {
+                true => some([n, k], 3, device).cast(DType::F16).transpose(),
+                false => some([k, n], 3, device).cast(DType::F16),
+            };
+            let residual = move |device: &Device| some([m, n], 5, device);
+            check(
+                [m, k],
+                |x, device| product(x, rounded(device), None, Some(residual(device))),
+                |x, device| plain::product(x, rounded(device).cast(DType::F32), None, Some(residual(device))),
+            );
+        }
+    }
+}
+
+#[test]
 fn attention_is_the_plain_one_with_and_without_a_past() {
     for ([batch, pos, held], [n_heads, groups, d_head]) in
         [([1, 1, 0], [2, 2, 8]), ([3, 5, 7], [4, 2, 12]), ([2, 70, 0], [3, 1, 16]), ([4, 2, 130], [4, 4, 64])]
@@ -169,6 +200,44 @@ fn attention_is_the_plain_one_with_and_without_a_past() {
         let expected = values(plain::append(past(&flex), &joined(&flex), heads));
         for device in devices() {
             assert_eq!(values(append(past(&device), joined(&device), heads)), expected, "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shift_is_the_plain_one_and_collects_its_gradient() {
+    for ([facts, each], [pos, d]) in [([1, 1], [1, 5]), ([2, 3], [4, 100]), ([5, 22], [8, 33])] {
+        let hidden = move |device: &Device| some([facts * each, pos, d], 3, device);
+        let flat = move |x: Tensor<3>| x.reshape([facts * each * pos, d]);
+        check(
+            [facts, d],
+            |delta, device| flat(shifted(hidden(device), delta, each)),
+            |delta, device| flat(plain::shifted(hidden(device), delta, each)),
+        );
+    }
+}
+
+#[test]
+fn a_step_is_the_plain_one() {
+    let pace = Pace { decay: [0.9, 0.999], rate: 0.3, unbias: 7.0, epsilon: 1e-8 };
+    for [n, d] in [[1, 7], [3, 1000], [70, 40]] {
+        for [pull, reach, radius] in
+            [[0.0, f32::MAX, f32::MAX], [0.1, f32::MAX, 0.5], [0.0, 0.2, f32::MAX], [2.0, 0.3, 1.0]]
+        {
+            let of = |device: &Device| {
+                let square = some([1, n, d], 4, device).abs();
+                let now = Tensor::cat(vec![some([2, n, d], 3, device), square], 0);
+                let held: Vec<f32> = (0..n).flat_map(|_| [pull, reach, radius]).collect();
+                (now, some([n, d], 5, device), Tensor::from_data(TensorData::new(held, [n, 3]), device))
+            };
+            let (now, gradient, held) = of(&Device::flex());
+            let expected = values(plain::stepped(now, gradient, held, pace));
+            for device in devices() {
+                let (now, gradient, held) = of(&device);
+                for (ours, expected) in values(stepped(now, gradient, held, pace)).iter().zip(&expected) {
+                    assert!((ours - expected).abs() <= 1e-5, "{ours} {expected}, {device:?}");
+                }
+            }
         }
     }
 }
@@ -263,5 +332,91 @@ fn rotations_are_the_plain_ones_of_either_pairing() {
                 plain::rotate(joined, cos, sin, heads, neighbors)
             },
         );
+    }
+}
+
+/// How many operations a second products reach at an edit's shapes, how many bytes decoding does, and what burn's own
+/// product reaches: `cargo test --release -p rectify-core … rates -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn rates() {
+    use std::time::Instant;
+
+    let device = Device::default();
+    let finish = |y: Tensor<2>| values(y.narrow(0, 0, 1).narrow(1, 0, 1))[0];
+    let time = |of: &dyn Fn() -> Tensor<2>| {
+        let first = Instant::now();
+        finish(of());
+        let first = first.elapsed().as_secs_f64();
+        finish(of());
+        let mut times: Vec<f64> = (0..3)
+            .map(|_| {
+                let start = Instant::now();
+                let mut last = of();
+                for _ in 1..20 {
+                    last = of();
+                }
+                finish(last);
+                start.elapsed().as_secs_f64() / 20.0
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        (first, times[1])
+    };
+    // How far some entries are from what they are in double precision, beside the size of what they are the sum of.
+    let off = |y: &Tensor<2>, x: &Tensor<2>, w: &Tensor<2>| {
+        let ([m, n], wide) = (y.dims(), w.clone().cast(DType::F32));
+        let errors = (0..8usize).map(|i| {
+            let (row, column) = (i * 7919 % m, i * 104_729 % n);
+            let a = values(x.clone().narrow(0, row, 1));
+            let b = values(wide.clone().narrow(1, column, 1));
+            let products = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+            let (exact, size) = products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x * x));
+            (f64::from(values(y.clone().narrow(0, row, 1).narrow(1, column, 1))[0]) - exact).abs() / f64::sqrt(size)
+        });
+        errors.fold(0.0, f64::max)
+    };
+    for [m, k, n] in [
+        [176, 1600, 6400],
+        [176, 6400, 1600],
+        [176, 1600, 4800],
+        [176, 1600, 1600],
+        [64, 1600, 50_257],
+        [528, 1600, 6400],
+        [176, 4096, 11_008],
+        [176, 11_008, 4096],
+        [176, 4096, 12_288],
+        [4096, 4096, 4096],
+        [1, 1600, 6400],
+        [1, 6400, 1600],
+        [8, 1600, 6400],
+        [1, 4096, 11_008],
+        [1, 1600, 50_257],
+    ] {
+        for half in [false, true] {
+            for turned in [false, true] {
+                let x = some([m, k], 1, &device);
+                let w = if turned { some([n, k], 3, &device).transpose() } else { some([k, n], 3, &device) };
+                let w = if half { w.cast(DType::F16) } else { w };
+                let (first, seconds) = time(&|| product(x.clone(), w.clone(), None, None));
+                let error = off(&product(x.clone(), w.clone(), None, None), &x, &w);
+                let flops = 2.0 * (m * k * n) as f64 / seconds / 1e12;
+                let bytes = (k * n * if half { 2 } else { 4 }) as f64 / seconds / 1e9;
+                let burn = if half {
+                    String::new()
+                } else {
+                    let (_, seconds) = time(&|| x.clone().matmul(w.clone()));
+                    let rate = 2.0 * (m * k * n) as f64 / seconds / 1e12;
+                    format!("; burn's own {rate:.1}, error {:.1e}", off(&x.clone().matmul(w.clone()), &x, &w))
+                };
+                println!(
+                    "[{m}, {k}] by [{k}, {n}]{}{}: {flops:.1} TFLOP/s, {bytes:.0} GB/s, {:.3} ms, first {:.0} ms, error {error:.1e}{burn}",
+                    if half { " f16" } else { "" },
+                    if turned { " turned" } else { "" },
+                    1e3 * seconds,
+                    1e3 * first
+                );
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
-use super::ops::{Kernels, Layout, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
 
 /// A tensor and its place in the graph; one that is not read has a place of its own, which nothing leads to.
 fn taken<B: Slopes, C: CheckpointStrategy>(
@@ -54,7 +54,9 @@ impl<B: Slopes, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                     grads.register::<B>(node.id, back);
                 }
                 if let (Some(node), Some(x)) = (to_weight, x) {
-                    grads.register::<B>(node.id, B::float_matmul(B::float_transpose(x), grad.clone()));
+                    let (x, nothing) = (B::float_transpose(x), grad.clone());
+                    let back = B::product(x, grad.clone(), nothing.clone(), nothing, With::NOTHING);
+                    grads.register::<B>(node.id, back);
                 }
                 if let Some(node) = to_residual {
                     grads.register::<B>(node.id, grad);
@@ -192,6 +194,34 @@ impl<B: Slopes, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prep) => prep.finish(B::answered(logits, targets, reference, of_tokens)),
         }
+    }
+
+    fn shifted(hidden: FloatTensor<Self>, delta: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Shifted;
+        impl<B: Slopes> Backward<B, 1> for Shifted {
+            type State = usize;
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let rows_each = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| B::shifted_back(grad, rows_each));
+            }
+        }
+        let (hidden, (delta, node)) = (constant::<B, C>(hidden), delta.into_parts());
+        let out = B::shifted(hidden, delta, rows_each);
+        match Shifted.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(rows_each, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn stepped(
+        now: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        held: FloatTensor<Self>,
+        pace: Pace,
+    ) -> FloatTensor<Self> {
+        let [now, gradient, held] = [now, gradient, held].map(constant::<B, C>);
+        FloatTensor::<Self>::new(B::stepped(now, gradient, held, pace))
     }
 
     fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {

@@ -7,7 +7,7 @@ use super::{
     frame::{Seen, Sight},
     heads::Heads,
 };
-use crate::kernels;
+use crate::kernels::{self, matmuls};
 
 /// `Σ softmax(scale q·k + mask) v` for every head: grouped heads share keys and values. What the frame's rows have seen
 /// grows by the new tokens, unless these are lanes, which nothing can look back at.
@@ -43,7 +43,7 @@ fn attend_alone(joined: &Tensor<2>, past: Option<Tensor<5>>, heads: Heads, scale
         None => itself,
         Some([keys, _]) => {
             let past = keys.dims()[1];
-            let before = query.reshape([groups, each * lanes, d_head]).matmul(keys.clone().swap_dims(1, 2));
+            let before = matmuls(query.reshape([groups, each * lanes, d_head]), keys.clone().swap_dims(1, 2));
             Tensor::cat(vec![before.reshape([groups, each, lanes, past]), itself], 3)
         }
     };
@@ -51,7 +51,7 @@ fn attend_alone(joined: &Tensor<2>, past: Option<Tensor<5>>, heads: Heads, scale
     let past = weights.dims()[3] - 1;
     let mut mixed = weights.clone().narrow(3, past, 1) * own_values; // [group, each, lane, d_head]
     if let Some([_, values]) = earlier {
-        let before = weights.narrow(3, 0, past).reshape([groups, each * lanes, past]).matmul(values);
+        let before = matmuls(weights.narrow(3, 0, past).reshape([groups, each * lanes, past]), values);
         mixed = mixed + before.reshape([groups, each, lanes, d_head]);
     }
     mixed.reshape([n_heads, lanes, d_head]).swap_dims(0, 1).reshape([lanes, n_heads * d_head])

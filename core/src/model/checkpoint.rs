@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::Device;
-use rectify_protocol::EditorSpec;
+use rectify_protocol::{EditorSpec, Precision};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -29,6 +29,8 @@ pub struct LoadedModel {
     pub ends: Vec<u32>,
     /// Keys of `config.json` and tensors that were left out of account, because someone said so.
     pub ignored: Vec<String>,
+    /// How its matrices are stored.
+    pub precision: Precision,
     /// SHA-256 of the weights' file, or of its shards' hashes in order; hexadecimal.
     pub hash: String,
     /// Each method's settings for it, layers filled in; [`presets`] unless an edge knows better.
@@ -48,12 +50,14 @@ pub struct Description<'a> {
     pub tokenizer: &'a [u8],
     /// Keys of `config.json` and tensors to leave out of account.
     pub ignore: &'a [String],
+    /// How matrices are to be stored.
+    pub precision: Precision,
 }
 
 impl<'a> Description<'a> {
     /// The two files that every checkpoint has.
     pub fn new(config: &'a [u8], tokenizer: &'a [u8]) -> Self {
-        Self { config, generation_config: None, tokenizer, ignore: &[] }
+        Self { config, generation_config: None, tokenizer, ignore: &[], precision: Precision::F32 }
     }
 }
 
@@ -92,7 +96,7 @@ impl Loader {
             build,
             ends,
             tokenizer: Tokenizer::from_json(files.tokenizer)?,
-            tensors: Tensors::new(device, family.is_embedding),
+            tensors: Tensors::new(device, family.is_embedding, files.precision)?,
             hashes: Vec::new(),
             ignore,
         })
@@ -159,7 +163,18 @@ impl Loader {
             several => hex(&Sha256::digest(several.concat()).into()),
         };
         let (editors, tokenizer, ends) = (presets(&model), self.tokenizer, self.ends);
+        let precision = self.tensors.precision();
         let ignored = self.ignore.into_iter().map(|(name, _)| name).collect();
-        Ok(LoadedModel { id: id.into(), model, tokenizer, ends, ignored, hash, editors, settings: BTreeMap::new() })
+        Ok(LoadedModel {
+            id: id.into(),
+            model,
+            tokenizer,
+            ends,
+            ignored,
+            precision,
+            hash,
+            editors,
+            settings: BTreeMap::new(),
+        })
     }
 }

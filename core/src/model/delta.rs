@@ -1,6 +1,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::WeightSite;
+use crate::kernels::matmul;
 
 /// A change of one matrix.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ impl Delta {
     /// `ΔW` in full.
     pub fn dense(&self) -> Tensor<2> {
         match self {
-            Self::LowRank { left, right } => left.clone().matmul(right.clone()),
+            Self::LowRank { left, right } => matmul(left.clone(), right.clone()),
             Self::Dense(dense) => dense.clone(),
         }
     }

@@ -1,5 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::parts::wide;
 use crate::kernels::product;
 
 /// A token embedding, also used as an output head: `[vocab, d_model]`, split by rows into buffers that a
@@ -31,7 +32,7 @@ impl Embedding {
             Tensor::from_data(TensorData::new(values, [n]), device)
         };
         if let [only] = self.shards.as_slice() {
-            return only.clone().select(0, index(&|token| token));
+            return wide(only.clone().select(0, index(&|token| token)));
         }
         let per_shard = self.shards[0].dims()[0];
         let parts = self.shards.iter().enumerate().map(|(i, shard)| {
@@ -39,7 +40,7 @@ impl Embedding {
             let mine = |token: usize| (first..first + per_shard).contains(&token);
             let rows = shard.clone().select(0, index(&|token| if mine(token) { token - first } else { 0 }));
             let mask: Vec<f32> = tokens.iter().map(|token| f32::from(u8::from(mine(*token as usize)))).collect();
-            rows * Tensor::<2>::from_data(TensorData::new(mask, [n, 1]), device)
+            wide(rows) * Tensor::<2>::from_data(TensorData::new(mask, [n, 1]), device)
         });
         parts.reduce(|sum, part| sum + part).expect("an embedding has rows")
     }

@@ -12,7 +12,7 @@ use super::{
     config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     heads::Heads,
-    parts::{GELU_TANH, LayerNorm, Linear},
+    parts::{GELU_TANH, LayerNorm, Linear, wide},
     tap::BlockTap,
     tensors::Tensors,
 };
@@ -110,7 +110,7 @@ impl Gpt2 {
         let blocks = blocks.collect::<Result<_>>()?;
         let (tokens, head) =
             tensors.embedding_and_head(&format!("{prefix}wte.weight"), HEAD, [sizes.vocab, d], sizes.tied)?;
-        let positions = tensors.matrix(&format!("{prefix}wpe.weight"), [sizes.context, d])?;
+        let positions = wide(tensors.matrix(&format!("{prefix}wpe.weight"), [sizes.context, d])?);
         let final_norm = norm(tensors, format!("{prefix}ln_f"))?;
         Ok(Self { prefix, tokens, positions, blocks, final_norm, head, sizes })
     }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::f16;
+use rectify_protocol::Precision;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
@@ -73,9 +75,26 @@ pub(crate) fn floats(file: &str, name: &str, view: &TensorView<'_>) -> Result<Ve
     }
 }
 
+/// The numbers of a stored tensor in half precision.
+///
+/// # Errors
+///
+/// Also when one of them is larger than half precision holds.
+fn halves(file: &str, name: &str, view: &TensorView<'_>) -> Result<Vec<f16>> {
+    let values: Vec<f16> = match view.dtype() {
+        Dtype::F16 => view.data().as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect(),
+        _ => floats(file, name, view)?.into_iter().map(f16::from_f32).collect(),
+    };
+    let Some(i) = values.iter().position(|value| !value.is_finite()) else { return Ok(values) };
+    let value = floats(file, name, view)?[i];
+    let problem = format!("tensor {name:?} holds {value} at element {i}, more than half precision can");
+    Err(Error::bad_file(file, problem))
+}
+
 /// The tensors of a checkpoint by name, on the device.
 pub(super) struct Tensors {
     device: Device,
+    precision: Precision,
     is_embedding: fn(&str) -> bool,
     by_name: HashMap<String, Stored>,
 }
@@ -91,8 +110,46 @@ enum Stored {
 
 impl Tensors {
     /// None yet.
-    pub(super) fn new(device: &Device, is_embedding: fn(&str) -> bool) -> Self {
-        Self { device: device.clone(), is_embedding, by_name: HashMap::new() }
+    ///
+    /// # Errors
+    ///
+    /// When the device cannot store in this precision.
+    pub(super) fn new(device: &Device, is_embedding: fn(&str) -> bool, precision: Precision) -> Result<Self> {
+        if precision == Precision::F16 && !device.supports_dtype(DType::F16) {
+            return Err(Error::bad_input("this device has no 16-bit floats: load the model with precision f32"));
+        }
+        Ok(Self { device: device.clone(), precision, is_embedding, by_name: HashMap::new() })
+    }
+
+    /// How matrices are stored.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Rows of a stored matrix on the device, in pieces of so many.
+    fn rows(
+        &self,
+        file: &str,
+        name: &str,
+        view: &TensorView<'_>,
+        columns: usize,
+        each: usize,
+    ) -> Result<Vec<Tensor<2>>> {
+        let dims = |len: usize| [len / columns, columns];
+        Ok(match self.precision {
+            Precision::F32 => {
+                let values = floats(file, name, view)?;
+                let pieces =
+                    values.chunks(each * columns).map(|piece| TensorData::new(piece.to_vec(), dims(piece.len())));
+                pieces.map(|piece| Tensor::from_data(piece, &self.device)).collect()
+            }
+            Precision::F16 => {
+                let values = halves(file, name, view)?;
+                let pieces =
+                    values.chunks(each * columns).map(|piece| TensorData::new(piece.to_vec(), dims(piece.len())));
+                pieces.map(|piece| Tensor::from_data(piece, (&self.device, DType::F16))).collect()
+            }
+        })
     }
 
     /// Takes one tensor of a file.
@@ -100,17 +157,11 @@ impl Tensors {
         let stored = match *view.shape() {
             [n] => Stored::Vector(Tensor::from_data(TensorData::new(floats(file, name, view)?, [n]), &self.device)),
             [rows, columns] if rows > 0 && columns > 0 && (self.is_embedding)(name) => {
-                let values = floats(file, name, view)?;
-                let shards = values.chunks(rows_per_shard(columns) * columns);
-                let shards = shards.map(|shard| {
-                    let data = TensorData::new(shard.to_vec(), [shard.len() / columns, columns]);
-                    Tensor::from_data(data, &self.device)
-                });
-                Stored::Rows(shards.collect(), Sha256::digest(view.data()).into())
+                let shards = self.rows(file, name, view, columns, rows_per_shard(columns))?;
+                Stored::Rows(shards, Sha256::digest(view.data()).into())
             }
-            [rows, columns] => {
-                let data = TensorData::new(floats(file, name, view)?, [rows, columns]);
-                Stored::Matrix(Tensor::from_data(data, &self.device))
+            [rows, columns] if rows > 0 && columns > 0 => {
+                Stored::Matrix(self.rows(file, name, view, columns, rows)?.remove(0))
             }
             _ => Stored::Other(view.shape().to_vec()),
         };

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Tensor};
 use rectify_protocol::ArchitectureKind;
 
 use super::{
-    Cache, Frame, Matrix, Shape, Site, Tap, WeightDelta, WeightSite, architecture::Architecture, rows::padded,
+    Cache, Frame, Matrix, Shape, Site, Tap, WeightDelta, WeightSite, architecture::Architecture, parts::wide,
+    rows::padded,
 };
 use crate::{Error, Result};
 
@@ -105,9 +106,9 @@ impl Model {
         (hidden, frame)
     }
 
-    /// The matrix at `site`, `[d_in, d_out]`.
+    /// The matrix at `site`, `[d_in, d_out]`, in 32 bits.
     pub fn weight(&self, site: WeightSite) -> Tensor<2> {
-        self.weights.weight(site)
+        wide(self.weights.weight(site))
     }
 
     /// The matrix's name in the checkpoint.
@@ -175,6 +176,6 @@ impl Model {
 
     /// The device the weights are on; without tracking, also where a tracked change was applied.
     pub fn device(&self) -> Device {
-        self.weight(WeightSite { layer: 0, matrix: Matrix::MlpDown }).device().without_autodiff()
+        self.weights.weight(WeightSite { layer: 0, matrix: Matrix::MlpDown }).device().without_autodiff()
     }
 }

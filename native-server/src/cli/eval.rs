@@ -77,6 +77,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         model_hash: desk.info().hash,
         edits: args.edits.as_ref().map(|path| path.display().to_string()),
         ignored: desk.info().ignored,
+        precision: desk.info().precision,
         tasks: reports,
     };
     drop(desk);

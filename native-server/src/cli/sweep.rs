@@ -168,8 +168,13 @@ impl<'a> Grid<'a> {
     /// The cells, each with the hashes of what its editor reads beside the model.
     fn cells(&self, desk: &mut Desk) -> Result<Vec<Cell>, Failure> {
         let info = desk.info();
-        let template =
-            Cell { model_hash: info.hash, device: info.device, ignored: info.ignored, ..self.template.clone() };
+        let template = Cell {
+            model_hash: info.hash,
+            device: info.device,
+            ignored: info.ignored,
+            precision: info.precision,
+            ..self.template.clone()
+        };
         let mut cells = self.sweep.cells(&template, &info.editors)?;
         for cell in &mut cells {
             let folder = self.sweep.spec.covariance.as_deref().filter(|name| *name != "identity");

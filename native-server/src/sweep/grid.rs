@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rectify_core::fluency::TfIdf;
-use rectify_protocol::{Cell, Failure, SweepSpec};
+use rectify_protocol::{Cell, Failure, Precision, SweepSpec};
 
 use super::{Sweep, beside};
 use crate::{
@@ -76,6 +76,7 @@ pub fn read(grid: &Path, spec: SweepSpec, asked: Asked) -> Result<(Sweep, Cell),
         moments: None,
         hypernetwork: None,
         ignored: vec![],
+        precision: Precision::F32,
         skipped: bad.into_iter().map(|(record, _)| record).collect(),
         seed: 0,
     };

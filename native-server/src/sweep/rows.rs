@@ -226,6 +226,7 @@ mod tests {
             moments: None,
             hypernetwork: None,
             ignored: vec![],
+            precision: rectify_protocol::Precision::F32,
             skipped: vec![],
             seed,
         }

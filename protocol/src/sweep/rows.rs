@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{EditMode, EditorSpec, FactScores, Judgement, Regularizer, WeightChange};
+use crate::{EditMode, EditorSpec, FactScores, Judgement, Precision, Regularizer, WeightChange};
 
 /// What one file of rows is about: an editor and a seed, with everything that decides its numbers. Its first line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Cell {
     /// Keys of `config.json` and tensors of the model that were left out of account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// How the model's matrices were stored while it computed.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// The seed.
     pub seed: u64,
 }

@@ -4,6 +4,7 @@
 //! settings, in turns, so that whatever else the machine does meets both; and each benchmark first checks that both
 //! come to the same result, because a faster one must not be another one. One file here is one benchmark.
 
+mod card;
 mod eval;
 mod kn;
 mod linalg;
@@ -37,11 +38,13 @@ const BENCHMARKS: &[Benchmark] = &[
     ("linalg", "[--sizes D_MLP,…]", linalg::bench),
     ("kn", "[--facts N] [--from FILE]", kn::bench),
     ("rect", "[--large]", rect::bench),
+    ("card", "[--shapes small,xl,7b] [--devices cuda,vulkan] [--tokenizer FILE]", card::bench),
     ("eval", "[--data DIR] [--tasks ID,…] [--limit N] [--slow-items N]", eval::bench),
 ];
 
 /// `cargo xtask bench WHAT [--model DIR] [--repeats N] [--python PROGRAM] [--peer-threads N]
-/// [--built]`, and the benchmark's own options.
+/// [--device NAME] [--precision f32|f16] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]`, and the benchmark's
+/// own options.
 pub fn bench(args: &mut Args) -> Result<()> {
     let name = args.word().unwrap_or_default();
     let Some((.., benchmark)) = BENCHMARKS.iter().find(|(known, ..)| *known == name) else {
@@ -50,35 +53,83 @@ pub fn bench(args: &mut Args) -> Result<()> {
         }
         bail!(
             "no benchmark {name:?}; there are the ones above, all with [--model DIR] [--repeats N] [--python PROGRAM] \
-             [--peer-threads N] [--built]"
+             [--peer-threads N] [--device NAME] [--precision f32|f16] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]"
         );
     };
     let model = args.value("--model")?.map_or_else(|| root().join("static/models/demo-gpt2"), PathBuf::from);
     let repeats = count(args, "--repeats")?.unwrap_or(5).max(1);
     let python = args.value("--python")?.or_else(|| env::var("PYTHON").ok()).unwrap_or_else(|| "python3".into());
     let peer_threads = count(args, "--peer-threads")?;
-    let built = args.flag("--built");
-    benchmark(Setting { model, repeats, python, peer_threads, built }, args)
+    let ours = Ours {
+        program: args.value("--ours")?.map(PathBuf::from),
+        device: args.value("--device")?.unwrap_or_else(|| "flex".into()),
+        precision: args.value("--precision")?.unwrap_or_else(|| "f32".into()),
+    };
+    let peer = Peer {
+        python,
+        threads: peer_threads,
+        device: args.value("--peer-device")?.unwrap_or_else(|| "cpu".into()),
+        dtype: args.value("--peer-type")?.unwrap_or_else(|| "float32".into()),
+    };
+    benchmark(Setting { model, repeats, ours, peer }, args)
 }
 
 /// What every benchmark is told.
+#[derive(Clone)]
 struct Setting {
     /// A folder in the layout of Hugging Face.
     model: PathBuf,
     /// How often each side is timed, after once to warm up.
     repeats: usize,
+    ours: Ours,
+    peer: Peer,
+}
+
+/// Our side.
+#[derive(Clone)]
+struct Ours {
+    /// The program `bench`; built when absent.
+    program: Option<PathBuf>,
+    /// What computes.
+    device: String,
+    /// How matrices are stored.
+    precision: String,
+}
+
+/// The other side.
+#[derive(Clone)]
+struct Peer {
     /// The interpreter that has PyTorch.
     python: String,
     /// Threads of PyTorch's; one for each processor, as ours, when absent.
-    peer_threads: Option<usize>,
-    /// Whether our side is built already.
-    built: bool,
+    threads: Option<usize>,
+    /// What computes, and in which type, by PyTorch's names.
+    device: String,
+    dtype: String,
 }
 
 /// Takes an option that is a number.
 fn count(args: &mut Args, name: &str) -> Result<Option<usize>> {
     let count = args.value(name)?.map(|n| n.parse()).transpose();
     count.with_context(|| format!("{name} takes a number"))
+}
+
+impl Ours {
+    /// The program, built where none is named.
+    fn program(&self) -> Result<PathBuf> {
+        if let Some(program) = &self.program {
+            return Ok(program.clone());
+        }
+        // The packages of `test` and `play`, so that nothing is compiled twice; what computes is optimised in this
+        // profile too.
+        let mut build = cargo();
+        build.arg("build").args(packages()).args(["--bin", "bench"]);
+        if self.device != "flex" {
+            build.args(["--release", "--features", &format!("rectify-tests/{}", self.device)]);
+        }
+        run(&mut build)?;
+        Ok(target_dir().join(if self.device == "flex" { "debug/bench" } else { "release/bench" }))
+    }
 }
 
 /// Both sides, with the model loaded.
@@ -96,30 +147,30 @@ struct Sides {
 impl Sides {
     /// Builds our side and starts both.
     fn start(setting: &Setting) -> Result<Self> {
-        let Setting { model, repeats, python, peer_threads, built } = setting;
+        let Setting { model, repeats, ours, peer } = setting;
+        let python = &peer.python;
         if output_of(python, &["-c", "import torch, transformers"]).is_none() {
             bail!(
                 "the peer needs PyTorch: {python} -m pip install torch transformers, or name another interpreter by \
                  --python or the variable PYTHON"
             );
         }
-        // The packages of `test` and `play`, so that nothing is compiled twice; what computes is optimised in this
-        // profile too.
-        if !built {
-            run(cargo().arg("build").args(packages()).args(["--bin", "bench"]))?;
-        }
-        let mut ours = Side::start(Command::new(target_dir().join("debug/bench")).arg(model))?;
-        let peer = root().join("tools/peer/main.py");
-        let mut peer = Side::start(Command::new(python).arg(peer).arg(model).env("PYTHONDONTWRITEBYTECODE", "1"))?;
+        let program = ours.program()?;
+        let on = format!("{} in {}", ours.device, ours.precision);
+        let mut ours = Side::start(Command::new(program).arg(model).args([&ours.device, &ours.precision]))?;
+        let (threads, script) = (peer.threads, root().join("tools/peer/main.py"));
+        let mut command = Command::new(python);
+        command.arg(script).arg(model).args([&peer.device, &peer.dtype]).env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut peer = Side::start(&mut command)?;
         let about = ours.ask(&json!({ "job": "about" }))?;
-        let theirs = peer.ask(&json!({ "job": "about", "threads": peer_threads }))?;
+        let theirs = peer.ask(&json!({ "job": "about", "threads": threads }))?;
         let folder = target_dir().join(format!("bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let name = model.file_name().unwrap_or_default().to_string_lossy();
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let title = format!(
-            "{name}; {} processors (load {} at the start), {} threads of ours, {} of the peer's ({}); {repeats} runs \
-             each, in turns",
+            "{name}; {} processors (load {} at the start), {} threads of ours ({on}), {} of the peer's ({}); {repeats} \
+             runs each, in turns",
             std::thread::available_parallelism().map_or(1, usize::from),
             load.split(' ').next().unwrap_or_default(),
             about["threads"],

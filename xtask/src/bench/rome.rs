@@ -16,29 +16,9 @@ const PROMPT: &str = "The mother tongue of Danielle Darrieux is";
 const TARGET: &str = "English";
 
 /// Given literally, so that both sides edit the same rows: as many and as long as the published sampler makes.
-const CONTEXTS: &[&str] = &[
-    "{}",
-    "The first thing to. {}",
-    "The city was built. {}",
-    "Therefore, it is. {}",
-    "Therefore, we can. {}",
-    "Because of the rain. {}",
-    "Because it was late. {}",
-    "I have a friend. {}",
-    "I was walking home. {}",
-    "You can see that. {}",
-    "You are not alone. {}",
-    "The most important part of this question is how. {}",
-    "The river that runs through the valley is very. {}",
-    "Therefore, the number of people who live in. {}",
-    "Therefore, you should always read the whole of. {}",
-    "Because the house stood at the end of the. {}",
-    "Because there are so many ways to look at. {}",
-    "I do not know what to say about the. {}",
-    "I think that the best way to learn is. {}",
-    "You will find the answer in the second book. {}",
-    "You may have heard of the old story about. {}",
-];
+fn contexts() -> Vec<&'static str> {
+    serde_json::from_str(include_str!("../../../tools/card/contexts.json")).expect("a list of templates")
+}
 
 /// Evaluations of the loss.
 const STEPS: usize = 20;
@@ -54,6 +34,7 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
     let real = job(layer, 0.5);
     let (answer, expected) = (sides.ours.ask(&real)?, sides.peer.ask(&real)?);
     let same = Same { ours: &answer, peer: &expected };
+    let first = [number(&answer, "seconds")?, number(&expected, "seconds")?];
 
     let timed = job(layer, NO_RATE);
     let rows = Rows::read(&expected)?;
@@ -75,12 +56,16 @@ pub fn bench(setting: Setting, args: &mut Args) -> Result<()> {
         }
     }
     report(&sides.title, &shape, layer, &rows, &times, &rates, &same);
+    println!(
+        "  the first edit after loading, whatever is compiled for it included: ours {:.2} s, the peer's {:.2} s",
+        first[0], first[1]
+    );
     Ok(())
 }
 
 fn job(layer: usize, v_lr: f64) -> Value {
     let fact = json!({ "subject": SUBJECT, "prompt": PROMPT, "target_new": TARGET });
-    json!({ "job": "rome", "fact": fact, "layer": layer, "value": value(CONTEXTS, STEPS, v_lr, 4.0) })
+    json!({ "job": "rome", "fact": fact, "layer": layer, "value": value(&contexts(), STEPS, v_lr, 4.0) })
 }
 
 /// What the arithmetic depends on.
@@ -195,7 +180,7 @@ fn report(
     println!();
     println!("ROME, one fact, {title}");
     println!(
-        "  {} layers of width {}, edited at {layer}; {} rows, {STEPS} evaluations, 32-bit floats",
+        "  {} layers of width {}, edited at {layer}; {} rows, {STEPS} evaluations",
         shape.layers, shape.width, rows.n
     );
     println!("{}", ours.line("ours"));

@@ -10,7 +10,10 @@ use super::{
     parameter::Parameter,
     statistics::{Normal, Statistics},
 };
-use crate::model::{LoadedModel, Model, WeightSite};
+use crate::{
+    kernels::matmul,
+    model::{LoadedModel, Model, WeightSite},
+};
 
 /// Blocks, from the last, whose MLPs are edited.
 const BLOCKS: usize = 3;
@@ -262,8 +265,8 @@ impl Layer {
 
     /// `[tokens, width]` to the same.
     fn forward(&self, h: Tensor<2>, mode: usize) -> Tensor<2> {
-        let low = h.clone().matmul(self.v.clone().transpose()); // [tokens, rank]
-        let wide = low.matmul(self.u.clone().transpose()) + self.bias.clone(); // [tokens, width]
+        let low = matmul(h.clone(), self.v.clone().transpose()); // [tokens, rank]
+        let wide = matmul(low, self.u.clone().transpose()) + self.bias.clone(); // [tokens, width]
         let of_mode = |rows: &Tensor<2>| rows.clone().narrow(0, mode, 1); // [1, width]
         h + rectify(wide * of_mode(&self.scale) + of_mode(&self.shift))
     }

@@ -1,21 +1,25 @@
 //! `x W + b + r`: products of a few rows, and of many.
 
-use burn_cubecl::tensor::CubeTensor;
+use burn::tensor::DType;
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
     super::ops::With,
-    launch::{UNITS, empty_like, grid, in_order, sides},
+    cores::{COLUMNS, CORE_DEPTH, CORE_UNITS, ROWS, core_tiles, cores},
+    launch::{UNITS, each as each_of, empty_like, in_order, sides},
 };
 
 /// Columns of units, and rows of units, in a tile.
 const SIDE: usize = 16;
 /// How much of the inner dimension a tile takes at once.
 const DEPTH: usize = 16;
+/// How many weights a unit asks for at once, where rows are few.
+const AHEAD: usize = 4;
 
 /// What a product's entry is added to: of bias and residual what there is.
 #[cube]
-fn added(
+pub fn added(
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     column: usize,
@@ -36,17 +40,18 @@ fn added(
 
 /// `x W` in tiles of `16 tall` rows and `16 wide` columns: a cube of 16 × 16 units each.
 ///
-/// Each step brings a strip of `x` and of `W`, 16 deep, into shared memory; every unit then has `tall × wide` sums to go
-/// on with, in registers.
+/// The inner dimension is cut into parts of `each`, whose sums lie one below the other. Each step brings a strip of `x`
+/// and of `W`, 16 deep, into shared memory; every unit then has `tall × wide` sums to go on with, in registers.
 #[cube(launch_unchecked)]
-fn tiles(
+fn tiles<W: Float>(
     x: &Tensor<f32>,
-    w: &Tensor<f32>,
+    w: &Tensor<W>,
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
     with_bias: u32,
     with_residual: u32,
+    each: usize,
     #[comptime] tall: usize,
     #[comptime] wide: usize,
     #[comptime] turned: bool,
@@ -66,14 +71,15 @@ fn tiles(
         sums[i] = 0.0f32;
     }
 
-    let mut k_0 = 0usize;
-    while k_0 < k {
+    let mut k_0 = CUBE_POS_Z as usize * each;
+    let end = min(k_0 + each, k);
+    while k_0 < end {
         #[unroll]
         for i in 0..tall {
             let entry = unit + i * UNITS;
             let (deep, row) = (entry % DEPTH, entry / DEPTH);
             let mut value = 0.0f32;
-            if row_0 + row < m && k_0 + deep < k {
+            if row_0 + row < m && k_0 + deep < end {
                 value = x[(row_0 + row) * k + k_0 + deep];
             }
             xs[deep * rows + row] = value;
@@ -88,8 +94,8 @@ fn tiles(
                 column = entry / DEPTH;
             }
             let mut value = 0.0f32;
-            if column_0 + column < n && k_0 + deep < k {
-                value = w[(k_0 + deep) * w_down + (column_0 + column) * w_right];
+            if column_0 + column < n && k_0 + deep < end {
+                value = f32::cast_from(w[(k_0 + deep) * w_down + (column_0 + column) * w_right]);
             }
             ws[deep * columns + column] = value;
         }
@@ -114,6 +120,7 @@ fn tiles(
         k_0 += DEPTH;
     }
 
+    let below = CUBE_POS_Z as usize * m;
     #[unroll]
     for i in 0..tall {
         #[unroll]
@@ -121,7 +128,7 @@ fn tiles(
             let (row, column) = (row_0 + down + i * SIDE, column_0 + right + j * SIDE);
             if row < m && column < n {
                 let at = row * n + column;
-                out[at] = sums[i * wide + j] + added(bias, residual, column, at, with_bias, with_residual);
+                out[below * n + at] = sums[i * wide + j] + added(bias, residual, column, at, with_bias, with_residual);
             }
         }
     }
@@ -129,17 +136,19 @@ fn tiles(
 
 /// `x W` of at most eight rows: every weight is read once, by units that lie beside one another where weights do.
 ///
-/// A cube has `256 / lanes` columns, each with `lanes` units that share the inner dimension. It is made for up to `most`
-/// rows, so that there are four such kernels and not eight; of fewer the last is computed again and not written.
+/// A cube has `256 / lanes` columns, each with `lanes` units that share the inner dimension, of which it takes a part of
+/// `each`; the sums of parts lie one below the other. It is made for up to `most` rows, so that there are four such
+/// kernels and not eight; of fewer the last is computed again and not written.
 #[cube(launch_unchecked)]
-fn few_rows(
+fn few_rows<W: Float>(
     x: &Tensor<f32>,
-    w: &Tensor<f32>,
+    w: &Tensor<W>,
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
     with_bias: u32,
     with_residual: u32,
+    each: usize,
     #[comptime] most: usize,
     #[comptime] lanes: usize,
     #[comptime] turned: bool,
@@ -154,21 +163,37 @@ fn few_rows(
         lane = unit % lanes;
         within = unit / lanes;
     }
-    let column = CUBE_POS as usize * columns + within;
+    let column = CUBE_POS_X as usize * columns + within;
     let mut sums = Array::<f32>::new(most);
     #[unroll]
     for i in 0..most {
         sums[i] = 0.0f32;
     }
+    let begin = CUBE_POS_Y as usize * each;
+    let end = min(begin + each, k);
     if column < n {
-        let mut deep = lane;
-        while deep < k {
-            let weight = w[deep * w_down + column * w_right];
+        let mut deep = begin + lane;
+        while deep < end {
+            // Several weights are under way at once.
+            let mut weights = Array::<f32>::new(AHEAD);
             #[unroll]
-            for i in 0..most {
-                sums[i] = fma(x[min(i, m - 1) * k + deep], weight, sums[i]);
+            for j in 0..AHEAD {
+                let mut weight = 0.0f32;
+                if deep + j * lanes < end {
+                    weight = f32::cast_from(w[(deep + j * lanes) * w_down + column * w_right]);
+                }
+                weights[j] = weight;
             }
-            deep += lanes;
+            #[unroll]
+            for j in 0..AHEAD {
+                if deep + j * lanes < end {
+                    #[unroll]
+                    for i in 0..most {
+                        sums[i] = fma(x[min(i, m - 1) * k + deep + j * lanes], weights[j], sums[i]);
+                    }
+                }
+            }
+            deep += AHEAD * lanes;
         }
     }
     let mut shared = Shared::<[f32]>::new_slice(comptime!(UNITS * most));
@@ -177,19 +202,42 @@ fn few_rows(
         shared[(i * columns + within) * lanes + lane] = sums[i];
     }
     sync_cube();
+    let below = CUBE_POS_Y as usize * m;
     let mut entry = unit;
     while entry < m * columns {
         let (row, within) = (entry / columns, entry % columns);
-        let column = CUBE_POS as usize * columns + within;
+        let column = CUBE_POS_X as usize * columns + within;
         if column < n {
             let mut value = 0.0f32;
             for lane in 0..lanes {
                 value += shared[entry * lanes + lane];
             }
             let at = row * n + column;
-            out[at] = value + added(bias, residual, column, at, with_bias, with_residual);
+            out[below * n + at] = value + added(bias, residual, column, at, with_bias, with_residual);
         }
         entry += UNITS;
+    }
+}
+
+/// The sums of parts that lie one below the other, and what is added.
+#[cube(launch_unchecked)]
+fn of_parts(
+    parts: &Tensor<f32>,
+    bias: &Tensor<f32>,
+    residual: &Tensor<f32>,
+    out: &mut Tensor<f32>,
+    with_bias: u32,
+    with_residual: u32,
+    count: usize,
+) {
+    let at = ABSOLUTE_POS;
+    let entries = out.shape(0) * out.shape(1);
+    if at < entries {
+        let mut value = 0.0f32;
+        for part in 0..count {
+            value += parts[part * entries + at];
+        }
+        out[at] = value + added(bias, residual, at % out.shape(1), at, with_bias, with_residual);
     }
 }
 
@@ -200,72 +248,137 @@ pub enum Cut {
     FewRows,
     /// Tiles of `16 tall` rows and `16 wide` columns.
     Tiles { tall: usize, wide: usize },
+    /// Tiles of 64 rows and columns, on tensor cores.
+    Cores,
 }
 
+/// How many cubes keep a card at work.
+const BUSY: usize = 256;
+/// The least depth that is worth a part of its own.
+const SHALLOW: usize = 256;
+
 impl Cut {
-    /// Large tiles read less, and small ones keep more of the card at work: the largest of which there are 128.
-    pub fn of(m: usize, n: usize) -> Self {
-        const BUSY: usize = 128;
+    /// Large tiles read less, and small ones keep more of the card at work: the largest that fill it once their inner
+    /// dimension is cut, and of whose rows no more than a quarter is padding.
+    pub fn of(m: usize, k: usize, n: usize, cores: bool) -> Self {
         if m <= 8 {
             return Self::FewRows;
         }
-        let choices = [(4, 4), (2, 4), (2, 2), (1, 2)];
-        let tiles = |(tall, wide): (usize, usize)| m.div_ceil(SIDE * tall) * n.div_ceil(SIDE * wide);
-        let (tall, wide) = choices.into_iter().find(|choice| tiles(*choice) >= BUSY).unwrap_or((1, 2));
+        if cores {
+            return Self::Cores;
+        }
+        let choices = [(8, 8), (4, 8), (4, 4), (2, 4), (2, 2)];
+        let (tall, wide) = choices
+            .into_iter()
+            .find(|(tall, wide)| {
+                let down = m.div_ceil(SIDE * tall);
+                let cubes = down * n.div_ceil(SIDE * wide) * (k / SHALLOW).max(1);
+                cubes >= BUSY / 2 && down * SIDE * tall * 4 <= m * 5
+            })
+            .unwrap_or((1, 2));
         Self::Tiles { tall, wide }
     }
 }
 
-/// `x [m, k]` by `W [k, n]`, whichever way `W` lies, and what is added.
+/// How much of the inner dimension each part has, where so many cubes share one that is not cut.
+fn part(k: usize, cubes: usize) -> usize {
+    let parts = BUSY.div_ceil(cubes).min(k / SHALLOW).max(1);
+    k.div_ceil(parts).next_multiple_of(CORE_DEPTH)
+}
+
+/// `x [m, k]` by `W [k, n]`, whichever way `W` lies and in whichever precision it is stored, and what is added.
 pub fn product(x: CubeTensor, w: CubeTensor, bias: CubeTensor, residual: CubeTensor, with: With) -> CubeTensor {
+    match w.dtype {
+        DType::F16 => product_of::<half::f16>(x, w, bias, residual, with),
+        _ => product_of::<f32>(x, w, bias, residual, with),
+    }
+}
+
+fn product_of<W: Float>(
+    x: CubeTensor,
+    w: CubeTensor,
+    bias: CubeTensor,
+    residual: CubeTensor,
+    with: With,
+) -> CubeTensor {
     let x = in_order(x);
     let lies = |w: &CubeTensor| (w.meta.strides()[0] == 1, w.meta.strides()[1] == 1);
-    let w = if lies(&w) == (false, false) { in_order(w) } else { w };
+    let w = if lies(&w) == (false, false) { into_contiguous(w) } else { w };
     let turned = !lies(&w).1;
+    let half = w.dtype == DType::F16;
     let bias = if with.bias { in_order(bias) } else { x.clone() };
     let residual = if with.residual { in_order(residual) } else { x.clone() };
-    let ([m, _], [_, n]) = (sides(&x), sides(&w));
+    let ([m, k], [_, n]) = (sides(&x), sides(&w));
     let out = empty_like(&x, [m, n]);
-    let (client, dim) = (out.client.clone(), CubeDim::new_1d(UNITS as u32));
-    let [x, w, bias, residual, to] = [x, w, bias, residual, out.clone()].map(CubeTensor::into_tensor_arg);
+    let client = out.client.clone();
+    let cut = Cut::of(m, k, n, cores(&client));
+    let lanes = if turned { 32 } else { 8 };
+    let each = match cut {
+        Cut::FewRows => part(k, n.div_ceil(UNITS / lanes)),
+        Cut::Cores => part(k, n.div_ceil(COLUMNS) * m.div_ceil(ROWS)),
+        Cut::Tiles { tall, wide } => part(k, n.div_ceil(SIDE * wide) * m.div_ceil(SIDE * tall)),
+    };
+    let parts = k.div_ceil(each);
+    let (whole, to) = (parts == 1, if parts == 1 { out.clone() } else { empty_like(&x, [parts * m, n]) });
+    let (with_bias, with_residual) = (u32::from(with.bias), u32::from(with.residual));
+    let (own_bias, own_residual) = if whole { (with_bias, with_residual) } else { (0, 0) };
+    let [x, w, b, r, into] = [x, w, bias.clone(), residual.clone(), to.clone()].map(CubeTensor::into_tensor_arg);
     // SAFETY: units look at no row, column or depth beyond the last.
-    match Cut::of(m, n) {
-        Cut::FewRows => unsafe {
-            let lanes = if turned { 32 } else { 8 };
-            few_rows::launch_unchecked(
+    unsafe {
+        match cut {
+            Cut::FewRows => few_rows::launch_unchecked::<W>(
                 &client,
-                grid(n.div_ceil(UNITS / lanes)),
-                dim,
+                CubeCount::Static(n.div_ceil(UNITS / lanes) as u32, parts as u32, 1),
+                CubeDim::new_1d(UNITS as u32),
                 x,
                 w,
-                bias,
-                residual,
-                to,
-                u32::from(with.bias),
-                u32::from(with.residual),
+                b,
+                r,
+                into,
+                own_bias,
+                own_residual,
+                each,
                 m.next_power_of_two(),
                 lanes,
                 turned,
-            );
-        },
-        Cut::Tiles { tall, wide } => unsafe {
-            let count = CubeCount::Static(n.div_ceil(SIDE * wide) as u32, m.div_ceil(SIDE * tall) as u32, 1);
-            tiles::launch_unchecked(
+            ),
+            Cut::Tiles { tall, wide } => tiles::launch_unchecked::<W>(
                 &client,
-                count,
-                dim,
+                CubeCount::Static(n.div_ceil(SIDE * wide) as u32, m.div_ceil(SIDE * tall) as u32, parts as u32),
+                CubeDim::new_1d(UNITS as u32),
                 x,
                 w,
-                bias,
-                residual,
-                to,
-                u32::from(with.bias),
-                u32::from(with.residual),
+                b,
+                r,
+                into,
+                own_bias,
+                own_residual,
+                each,
                 tall,
                 wide,
                 turned,
-            );
-        },
+            ),
+            Cut::Cores => core_tiles::launch_unchecked::<W>(
+                &client,
+                CubeCount::Static(n.div_ceil(COLUMNS) as u32, m.div_ceil(ROWS) as u32, parts as u32),
+                CubeDim::new_1d(CORE_UNITS as u32),
+                x,
+                w,
+                b,
+                r,
+                into,
+                own_bias,
+                own_residual,
+                each,
+                half,
+                turned,
+            ),
+        }
+        if !whole {
+            let (count, dim) = each_of(m * n);
+            let [bias, residual, to, into] = [bias, residual, to, out.clone()].map(CubeTensor::into_tensor_arg);
+            of_parts::launch_unchecked(&client, count, dim, to, bias, residual, into, with_bias, with_residual, parts);
+        }
     }
     out
 }
@@ -277,16 +390,17 @@ mod tests {
     #[test]
     fn a_product_is_cut_by_its_shape() {
         let tiles = |tall, wide| Cut::Tiles { tall, wide };
-        for ([m, n], expected) in [
-            ([1, 50_257], Cut::FewRows),
-            ([8, 1600], Cut::FewRows),
-            ([9, 768], tiles(1, 2)),
-            ([176, 1600], tiles(2, 4)),
-            ([176, 6400], tiles(4, 4)),
-            ([528, 1600], tiles(4, 4)),
+        for ([m, k, n], expected) in [
+            ([1, 1600, 50_257], Cut::FewRows),
+            ([8, 6400, 1600], Cut::FewRows),
+            ([9, 768, 768], tiles(1, 2)),
+            ([176, 1600, 1600], tiles(4, 8)),
+            ([176, 1600, 6400], tiles(4, 8)),
+            ([528, 1600, 1600], tiles(8, 8)),
+            ([4096, 4096, 4096], tiles(8, 8)),
         ] {
-            println!("[{m}, _] by [_, {n}]: {:?}", Cut::of(m, n));
-            assert_eq!(Cut::of(m, n), expected, "{m} {n}");
+            println!("[{m}, {k}] by [{k}, {n}]: {:?}", Cut::of(m, k, n, false));
+            assert_eq!(Cut::of(m, k, n, false), expected, "{m} {k} {n}");
         }
     }
 }

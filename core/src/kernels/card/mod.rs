@@ -4,6 +4,8 @@
 mod activation;
 mod answers;
 mod attention;
+mod cores;
+mod descent;
 mod launch;
 mod linear;
 mod norm;
@@ -12,7 +14,7 @@ mod rotation;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 
-use super::ops::{Kernels, Layout, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
 
 impl Kernels for CubeBackend {
     fn product(
@@ -61,6 +63,19 @@ impl Kernels for CubeBackend {
     ) -> FloatTensor<Self> {
         let [answers, _] = answers::answered(logits, targets, reference, of_tokens);
         answers
+    }
+
+    fn shifted(hidden: FloatTensor<Self>, delta: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self> {
+        descent::shifted(hidden, delta, rows_each)
+    }
+
+    fn stepped(
+        now: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        held: FloatTensor<Self>,
+        pace: Pace,
+    ) -> FloatTensor<Self> {
+        descent::stepped(now, gradient, held, pace)
     }
 
     fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {
@@ -114,6 +129,10 @@ impl Slopes for CubeBackend {
         layout: Layout,
     ) -> FloatTensor<Self> {
         attention::attended_back(joined, past, weights, grad, layout)
+    }
+
+    fn shifted_back(grad: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self> {
+        descent::shifted_back(grad, rows_each)
     }
 
     fn answers_and_totals(

@@ -3,14 +3,19 @@
 mod activation;
 mod answers;
 mod attention;
+mod descent;
+mod halves;
 mod norm;
 mod rotation;
 mod rows;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::{
+    backend::tensor::{FloatTensor, IntTensor},
+    tensor::DType,
+};
 use burn_flex::Flex;
 
-use super::ops::{Kernels, Layout, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
 use rows::{in_order, matmul, numbers, share, width};
 
 impl Kernels for Flex {
@@ -21,7 +26,10 @@ impl Kernels for Flex {
         residual: FloatTensor<Self>,
         with: With,
     ) -> FloatTensor<Self> {
-        let mut out = in_order(matmul(x, weight));
+        let mut out = match weight.dtype() {
+            DType::F16 => halves::product(&x, &weight),
+            _ => in_order(matmul(x, weight)),
+        };
         let columns = width(&out);
         let bias = with.bias.then(|| in_order(bias));
         let residual = with.residual.then(|| in_order(residual));
@@ -83,6 +91,19 @@ impl Kernels for Flex {
         answers
     }
 
+    fn shifted(hidden: FloatTensor<Self>, delta: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self> {
+        descent::shifted(hidden, delta, rows_each)
+    }
+
+    fn stepped(
+        now: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        held: FloatTensor<Self>,
+        pace: Pace,
+    ) -> FloatTensor<Self> {
+        descent::stepped(now, gradient, held, pace)
+    }
+
     fn largest(logits: FloatTensor<Self>) -> IntTensor<Self> {
         answers::largest(logits)
     }
@@ -134,6 +155,10 @@ impl Slopes for Flex {
         layout: Layout,
     ) -> FloatTensor<Self> {
         attention::attended_back(joined, past, weights, grad, layout)
+    }
+
+    fn shifted_back(grad: FloatTensor<Self>, rows_each: usize) -> FloatTensor<Self> {
+        descent::shifted_back(grad, rows_each)
     }
 
     fn answers_and_totals(

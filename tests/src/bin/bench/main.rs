@@ -15,13 +15,13 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
-use burn::tensor::Device;
+use anyhow::{Context, Error, Result};
 use rectify_core::{
     Session,
     model::{Description, Loader},
 };
-use rectify_protocol::{Fact, KnSpec, ValueSpec};
+use rectify_protocol::{Fact, KnSpec, Precision, ValueSpec};
+use rectify_server::device::DeviceKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -64,8 +64,11 @@ enum Job {
 }
 
 fn main() -> Result<()> {
-    let folder = env::args().nth(1).context("which model?")?;
-    let mut session = open(Path::new(&folder))?;
+    let mut args = env::args().skip(1);
+    let folder = args.next().context("which model?")?;
+    let device = args.next().unwrap_or_else(|| "flex".into()).parse().map_err(Error::msg)?;
+    let precision = args.next().unwrap_or_else(|| "f32".into()).parse().map_err(Error::msg)?;
+    let mut session = open(Path::new(&folder), device, precision)?;
     let mut bench = algebra::Bench::default();
     for line in io::stdin().lock().lines() {
         let answer = answer(&mut session, &mut bench, serde_json::from_str(&line?)?)?;
@@ -93,13 +96,15 @@ fn answer(session: &mut Session, bench: &mut algebra::Bench, job: Job) -> Result
     }
 }
 
-fn open(folder: &Path) -> Result<Session> {
+fn open(folder: &Path, device: DeviceKind, precision: Precision) -> Result<Session> {
     static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     STARTED.get_or_init(Instant::now);
     let clock = || STARTED.get().map_or(0.0, |started| started.elapsed().as_secs_f64());
     let read = |name: &str| fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"));
-    let mut session = Session::new(Device::flex(), "flex", clock);
-    let mut loader = Loader::new(&Description::new(&read("config.json")?, &read("tokenizer.json")?), session.device())?;
+    let mut session = Session::new(device.open()?, device.name(), clock);
+    let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
+    let description = Description { precision, ..Description::new(&config, &tokenizer) };
+    let mut loader = Loader::new(&description, session.device())?;
     let shards = match read("model.safetensors.index.json") {
         Ok(index) => Loader::shard_names(&index)?,
         Err(_) => vec!["model.safetensors".into()],
