@@ -1,6 +1,5 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
-use super::value::column;
 use crate::{
     kernels::{Pace, stepped},
     model::index_tensor,
@@ -58,8 +57,10 @@ impl Adam {
         self.steps += 1;
         let [first, second] = DECAY.map(|decay| 1.0 - decay.powi(self.steps));
         let pace = Pace { decay: DECAY, rate: rate / first, unbias: 1.0 / second, epsilon: EPSILON };
-        let held = column(held.flat_map(|held| [held.pull, held.reach, held.radius]), &gradient);
-        let held = held.reshape([gradient.dims()[0], 3]);
+        let held: Vec<f32> =
+            held.flat_map(|Held { pull, reach, radius }| [pull, reach, radius]).map(|number| number as f32).collect();
+        let held = TensorData::new(held, [gradient.dims()[0], 3]);
+        let held = Tensor::from_data(held, &gradient.device());
         self.now = stepped(self.now.clone(), gradient, held, pace);
     }
 }

@@ -256,13 +256,10 @@ impl Prepared {
             let gradients = now.total(&answers).backward();
             let mut gradient = tracked.grad(&gradients).expect("δ is tracked");
             if going_on.len() < live.len() {
-                let of = |tensor: Tensor<2>| {
-                    let index = index_tensor(&going_on, &tensor);
-                    tensor.select(0, index)
-                };
-                gradient = of(gradient);
+                let index = index_tensor(&going_on, &gradient);
+                gradient = gradient.select(0, index.clone());
+                initial = initial.map(|initial: Tensor<2>| initial.select(0, index));
                 adam = adam.only(&going_on);
-                initial = initial.map(of);
                 now = Asked::new(now.prepared.only(&going_on), &model.device(), spec.kl_factor);
                 live = going_on.iter().map(|row| live[*row]).collect();
             }

@@ -8,6 +8,7 @@
 #[cfg(feature = "card")]
 mod card;
 mod ops;
+#[allow(clippy::disallowed_methods, reason = "it says what an exact product is, on devices whose own is exact")]
 mod plain;
 #[cfg(feature = "processor")]
 mod processor;
@@ -17,7 +18,7 @@ mod tracked;
 
 use burn::{
     backend::{Dispatch, DispatchDevice, DispatchTensor},
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 
 use crate::model::{heads::Heads, index_tensor};
@@ -59,12 +60,18 @@ pub(crate) fn product(
     Tensor::from_dispatch(<Dispatch as Kernels>::product(x, weight, bias, residual, with))
 }
 
+/// The numbers of a matrix in 32 bits, however they are stored.
+pub(crate) fn wide(matrix: Tensor<2>) -> Tensor<2> {
+    if matrix.dtype() == DType::F32 { matrix } else { matrix.cast(DType::F32) }
+}
+
 /// `a b`, in 32 bits on every device: burn's own product may round its factors where a card is faster that way.
 pub(crate) fn matmul(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     product(a, b, None, None)
 }
 
 /// The same of several matrices: `a [n, rows, d]`, `b [n, d, columns]`.
+#[allow(clippy::disallowed_methods, reason = "burn's product is exact, but on cards")]
 pub(crate) fn matmuls(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     if !is_card(&a.device()) {
         return a.matmul(b);

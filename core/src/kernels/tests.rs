@@ -339,6 +339,7 @@ fn rotations_are_the_plain_ones_of_either_pairing() {
 /// product reaches: `cargo test --release -p rectify-core … rates -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::too_many_lines, reason = "a measurement from its sizes to its lines")]
 fn rates() {
     use std::time::Instant;
 

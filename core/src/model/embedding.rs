@@ -1,7 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::parts::wide;
-use crate::kernels::product;
+use crate::kernels::{product, wide};
 
 /// A token embedding, also used as an output head: `[vocab, d_model]`, split by rows into buffers that a
 /// WebGPU device accepts by default. GPT-2 small's would be 154 MB in one piece.

@@ -12,11 +12,14 @@ use super::{
     config::{Config, HEADS, LAYERS, TOKENS, WIDTH, check_divides},
     embedding::Embedding,
     heads::Heads,
-    parts::{GELU_TANH, LayerNorm, Linear, wide},
+    parts::{GELU_TANH, LayerNorm, Linear},
     tap::BlockTap,
     tensors::Tensors,
 };
-use crate::{Result, kernels::gelu_tanh};
+use crate::{
+    Result,
+    kernels::{gelu_tanh, wide},
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",

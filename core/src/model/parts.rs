@@ -1,14 +1,9 @@
 //! What blocks are made of.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use super::{At, tap::BlockTap, tensors::Tensors};
 use crate::{Result, kernels};
-
-/// The numbers of a matrix in 32 bits, however they are stored.
-pub(super) fn wide(matrix: Tensor<2>) -> Tensor<2> {
-    if matrix.dtype() == DType::F32 { matrix } else { matrix.cast(DType::F32) }
-}
 
 /// `x W + b`, with `W [d_in, d_out]`.
 #[derive(Clone)]

@@ -6,10 +6,9 @@ use burn::tensor::{Device, Tensor};
 use rectify_protocol::ArchitectureKind;
 
 use super::{
-    Cache, Frame, Matrix, Shape, Site, Tap, WeightDelta, WeightSite, architecture::Architecture, parts::wide,
-    rows::padded,
+    Cache, Frame, Matrix, Shape, Site, Tap, WeightDelta, WeightSite, architecture::Architecture, rows::padded,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernels::wide};
 
 /// A language model: weights on a device.
 #[derive(Clone)]

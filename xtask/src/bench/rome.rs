@@ -186,7 +186,7 @@ fn report(
     println!("{}", ours.line("ours"));
     println!("{}", peer.line("peer (PyTorch)"));
     println!(
-        "{}   {:.1} GFLOP at {:.1} GFLOP/s, our product [{}, {}]·[{}, {}] and back",
+        "{}   {:.1} GFLOP at {:.1} GFLOP/s, burn's product [{}, {}]·[{}, {}] and back",
         Times::once(least).line("floor"),
         needed / 1e9,
         our_rate / 1e9,

@@ -13,7 +13,7 @@ use cubecl::{
     tf32,
 };
 
-use super::linear::added;
+use super::launch::added;
 
 /// Units of a plane, which share a step of the cores: 16 × 8 sums of 8 products each.
 const PLANE: usize = 32;

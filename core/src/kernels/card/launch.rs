@@ -47,6 +47,27 @@ pub fn each(things: usize) -> (CubeCount, CubeDim) {
     (grid(things.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
 }
 
+/// What a product's entry is added to: of bias and residual what there is.
+#[cube]
+pub fn added(
+    bias: &Tensor<f32>,
+    residual: &Tensor<f32>,
+    column: usize,
+    at: usize,
+    with_bias: u32,
+    with_residual: u32,
+) -> f32 {
+    // Asked while it runs, because a kernel for each answer would have to be compiled.
+    let mut sum = 0.0f32;
+    if with_bias != 0 {
+        sum += bias[column];
+    }
+    if with_residual != 0 {
+        sum += residual[at];
+    }
+    sum
+}
+
 /// The sum of every unit's value.
 #[cube]
 pub fn sum_of(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: usize) -> f32 {

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::{
     super::ops::With,
     cores::{COLUMNS, CORE_DEPTH, CORE_UNITS, ROWS, core_tiles, cores},
-    launch::{UNITS, each as each_of, empty_like, in_order, sides},
+    launch::{UNITS, added, each as each_of, empty_like, in_order, sides},
 };
 
 /// Columns of units, and rows of units, in a tile.
@@ -16,27 +16,6 @@ const SIDE: usize = 16;
 const DEPTH: usize = 16;
 /// How many weights a unit asks for at once, where rows are few.
 const AHEAD: usize = 4;
-
-/// What a product's entry is added to: of bias and residual what there is.
-#[cube]
-pub fn added(
-    bias: &Tensor<f32>,
-    residual: &Tensor<f32>,
-    column: usize,
-    at: usize,
-    with_bias: u32,
-    with_residual: u32,
-) -> f32 {
-    // Asked while it runs, because a kernel for each answer would have to be compiled.
-    let mut sum = 0.0f32;
-    if with_bias != 0 {
-        sum += bias[column];
-    }
-    if with_residual != 0 {
-        sum += residual[at];
-    }
-    sum
-}
 
 /// `x W` in tiles of `16 tall` rows and `16 wide` columns: a cube of 16 × 16 units each.
 ///
