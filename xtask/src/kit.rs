@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -58,23 +58,20 @@ fn programs(to: &Path, devices: &str) -> Result<()> {
         .split(',')
         .flat_map(|device| ["rectify-tests", "rectify-parity"].map(|package| format!("{package}/{device}")))
         .collect();
-    let packages = [
-        "--package",
-        "rectify-core",
-        "--package",
-        "rectify-parity",
-        "--package",
-        "rectify-tests",
-        "--package",
-        "xtask",
-    ];
-    let mut build = cargo();
-    build.args(["test", "--no-run", "--release", "--message-format", "json"]).args(packages);
-    build.args(["--lib", "--bins", "--test", "parity", "--features", &features.join(",")]);
     say("building the programs, for many minutes the first time");
-    let output = build.stderr(std::process::Stdio::inherit()).output().context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("the programs could not be built");
+    let mut messages = Vec::new();
+    for what in [&["build", "--bins"][..], &["test", "--no-run", "--lib", "--test", "parity"]] {
+        let mut build = cargo();
+        build.args(what).args(["--release", "--message-format", "json", "--features", &features.join(",")]);
+        for package in ["rectify-core", "rectify-parity", "rectify-tests", "xtask"] {
+            build.args(["--package", package]);
+        }
+        let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+        if !output.status.success() {
+            bail!("the programs could not be built");
+        }
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        messages.extend(lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
     }
     let names = [
         ("rectify_core", true, "kernels"),
@@ -82,8 +79,6 @@ fn programs(to: &Path, devices: &str) -> Result<()> {
         ("bench", false, "bench"),
         ("xtask", false, "xtask"),
     ];
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     for (target, test, name) in names {
         let made = messages.iter().rev().find_map(|message| {
             let is = message["target"]["name"] == target && message["profile"]["test"] == test;
