@@ -104,7 +104,7 @@ def main(page, work, chromium, *jobs):
     catalogue = json.dumps({"models": [entry(work, shape) for shape, _ in jobs]}).encode()
     told = json.dumps([{"name": shape, "fact": FACT, "spec": spec(int(layer))} for shape, layer in jobs])
     html = f"<!doctype html><title>measuring</title><script>const JOBS = {told};{SCRIPT}</script>".encode()
-    done = threading.Event()
+    done, failed = threading.Event(), threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -125,6 +125,8 @@ def main(page, work, chromium, *jobs):
             if line == "done":
                 done.set()
             else:
+                if line.startswith("FAILED"):
+                    failed.set()
                 print(f"{time.monotonic() - started:6.1f} {line}", flush=True)
 
         def answer(self, body, kind):
@@ -156,10 +158,13 @@ def main(page, work, chromium, *jobs):
             browser = subprocess.Popen([chromium, *flags, *drawing, address], stdout=log, stderr=log)
             try:
                 if not done.wait(LIMIT):
+                    failed.set()
                     print(f"STOPPED after {LIMIT} s; the browser's log is {work / 'browser.log'}")
             finally:
                 browser.terminate()
                 browser.wait()
+    if failed.is_set():
+        sys.exit(1)
 
 
 if __name__ == "__main__":
