@@ -99,15 +99,12 @@ impl Subcommands {
 /// Runs the program.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let place = &cli.place;
-    if !place.ignore.is_empty() && !cli.command.reads_a_model() {
-        return Err(Failure::bad_input(
-            "--ignore is for commands that read a model: ask, edit, eval, sweep, stats, mend",
-        ));
-    }
-    if !place.precision.is_default() && !cli.command.reads_a_model() {
-        return Err(Failure::bad_input(
-            "--precision is for commands that read a model: ask, edit, eval, sweep, stats, mend",
-        ));
+    for (flag, given) in [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default())] {
+        if given && !cli.command.reads_a_model() {
+            return Err(Failure::bad_input(format!(
+                "{flag} is for commands that read a model: ask, edit, eval, sweep, stats, mend"
+            )));
+        }
     }
     match cli.command {
         Subcommands::Ask(args) => ask::run(&args, place, out),

@@ -60,14 +60,7 @@ impl Static {
     /// A model that is not in the catalog, in `folder`.
     fn unlisted(&self, id: &str, folder: &Path) -> Source {
         let hparams = Some(self.folder.join("hparams"));
-        Source {
-            id: id.to_owned(),
-            folder: folder.to_owned(),
-            entry: None,
-            hparams,
-            ignore: Vec::new(),
-            precision: Precision::F32,
-        }
+        Source { hparams, ..Source::new(id, folder) }
     }
 
     fn unknown(&self, id: &str, what: &str) -> Failure {
@@ -113,14 +106,7 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
             }
             Err(statics.unknown(name, "no bundled model and no folder"))
         }),
-        Err(_) if folder.is_dir() => Ok(Source {
-            id: name.to_owned(),
-            folder: folder.to_owned(),
-            entry: None,
-            hparams: None,
-            ignore: Vec::new(),
-            precision: Precision::F32,
-        }),
+        Err(_) if folder.is_dir() => Ok(Source::new(name, folder)),
         Err(failure) => Err(Failure {
             message: format!("{name:?} is not a folder, and the bundled models are unknown: {failure}"),
             ..failure
@@ -129,6 +115,18 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
 }
 
 impl Source {
+    /// A folder that no catalog lists, read as it is.
+    pub fn new(id: &str, folder: &Path) -> Self {
+        Self {
+            id: id.to_owned(),
+            folder: folder.to_owned(),
+            entry: None,
+            hparams: None,
+            ignore: Vec::new(),
+            precision: Precision::default(),
+        }
+    }
+
     /// The weights' files, in order.
     pub fn shards(&self) -> Result<Vec<PathBuf>, Failure> {
         let whole = self.folder.join("model.safetensors");
@@ -251,14 +249,7 @@ mod tests {
     #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = folder();
-        let source = Source {
-            id: "x".into(),
-            folder: folder.path().to_owned(),
-            entry: None,
-            hparams: None,
-            ignore: Vec::new(),
-            precision: Precision::F32,
-        };
+        let source = Source::new("x", folder.path());
         check_refused(source.shards(), &["holds neither model.safetensors nor model.safetensors.index.json"]);
         fs::write(folder.path().join("model.safetensors"), "").unwrap();
         assert_eq!(source.shards().unwrap(), [folder.path().join("model.safetensors")]);
@@ -267,14 +258,7 @@ mod tests {
     #[test]
     fn a_missing_shard_is_named_with_its_index() {
         let folder = folder();
-        let source = Source {
-            id: "x".into(),
-            folder: folder.path().to_owned(),
-            entry: None,
-            hparams: None,
-            ignore: Vec::new(),
-            precision: Precision::F32,
-        };
+        let source = Source::new("x", folder.path());
         let index = |shard: &str| {
             let text = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
             fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();

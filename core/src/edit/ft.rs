@@ -186,7 +186,7 @@ impl Training {
 
     /// The loss of every fact, and the gradient of their sum in each matrix.
     async fn evaluate(&self, model: &Model, batches: &[Batch]) -> Result<(Found, Vec<Tensor<2>>)> {
-        let changes: Vec<Tensor<2>> = self.changes.iter().map(Adam::rows).collect();
+        let changes = self.moved();
         let squares = changes.iter().map(|change| (change.clone() * change.clone()).sum());
         let change = squares.reduce(|sum, square| sum + square).expect("a layer is trained").sqrt();
         let change = f64::from(read(change).await?[0]);
@@ -217,9 +217,13 @@ impl Training {
         }
     }
 
+    /// How far each matrix has moved.
+    fn moved(&self) -> Vec<Tensor<2>> {
+        self.changes.iter().map(Adam::rows).collect()
+    }
+
     fn deltas(&self) -> Vec<WeightDelta> {
-        let changes: Vec<Tensor<2>> = self.changes.iter().map(Adam::rows).collect();
-        self.deltas_of(&changes)
+        self.deltas_of(&self.moved())
     }
 
     fn deltas_of(&self, changes: &[Tensor<2>]) -> Vec<WeightDelta> {

@@ -18,13 +18,13 @@ mod tracked;
 
 use burn::{
     backend::{Dispatch, DispatchDevice, DispatchTensor},
-    tensor::{DType, Device, Int, Tensor},
+    tensor::{Device, Int, Tensor},
 };
 
 use crate::model::{heads::Heads, index_tensor};
 pub(crate) use ops::Pace;
 use ops::{Kernels, Layout, Turn, With};
-pub(crate) use plain::picked;
+pub(crate) use plain::{picked, wide};
 
 /// Whether there are kernels for tensors of this device.
 fn serve(device: &Device) -> bool {
@@ -58,11 +58,6 @@ pub(crate) fn product(
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let (bias, residual) = (or(bias, &weight), or(residual, &weight));
     Tensor::from_dispatch(<Dispatch as Kernels>::product(x, weight, bias, residual, with))
-}
-
-/// The numbers of a matrix in 32 bits, however they are stored.
-pub(crate) fn wide(matrix: Tensor<2>) -> Tensor<2> {
-    if matrix.dtype() == DType::F32 { matrix } else { matrix.cast(DType::F32) }
 }
 
 /// `a b`, in 32 bits on every device: burn's own product may round its factors where a card is faster that way.

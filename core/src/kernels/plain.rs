@@ -9,8 +9,13 @@ use burn::tensor::{
 use super::Pace;
 use crate::model::{heads::Heads, index_tensor};
 
+/// The numbers of a matrix in 32 bits, however they are stored.
+pub fn wide(matrix: Tensor<2>) -> Tensor<2> {
+    if matrix.dtype() == DType::F32 { matrix } else { matrix.cast(DType::F32) }
+}
+
 pub fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, residual: Option<Tensor<2>>) -> Tensor<2> {
-    let mut sum = x.matmul(weight.cast(DType::F32));
+    let mut sum = x.matmul(wide(weight));
     if let Some(bias) = bias {
         sum = sum + bias.unsqueeze();
     }

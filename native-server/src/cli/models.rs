@@ -291,14 +291,7 @@ mod tests {
         write_shard(&folder.join("model.safetensors"), values);
         fs::write(folder.join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
         fs::write(folder.join("tokenizer.json"), "{}").unwrap();
-        Source {
-            id: "x".into(),
-            folder: folder.to_owned(),
-            entry: None,
-            hparams: None,
-            ignore: Vec::new(),
-            precision: rectify_protocol::Precision::F32,
-        }
+        Source::new("x", folder)
     }
 
     #[test]
@@ -317,14 +310,7 @@ mod tests {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (half, full) = (there.path().join("half"), there.path().join("full"));
         convert(&source(here.path(), &[0.5, -2.0, 65504.0]), Dtype::F16, &half).unwrap();
-        let source = Source {
-            id: "y".into(),
-            folder: half.clone(),
-            entry: None,
-            hparams: None,
-            ignore: Vec::new(),
-            precision: rectify_protocol::Precision::F32,
-        };
+        let source = Source::new("y", &half);
         convert(&source, Dtype::F32, &full).unwrap();
         assert!(fs::read_to_string(half.join("config.json")).unwrap().contains("float16"));
         let [before, after] = [here.path(), &full].map(|folder| fs::read(folder.join("model.safetensors")).unwrap());
