@@ -9,6 +9,7 @@
 //! nothing, and waits for the device in one place only. Begin reading at [`Session`].
 #![deny(missing_docs)]
 
+mod ability;
 mod answer;
 pub mod edit;
 mod error;
@@ -19,6 +20,7 @@ mod kernels;
 mod linalg;
 pub mod metrics;
 pub mod model;
+mod play;
 mod read;
 mod session;
 pub mod task;

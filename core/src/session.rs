@@ -11,7 +11,7 @@ use safetensors::{Dtype, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Error, Result,
+    Error, Result, ability,
     edit::{
         self, Delta, Input, WeightDelta,
         contexts::{self, Sampling},
@@ -23,6 +23,7 @@ use crate::{
     metrics,
     model::{LoadedModel, Model, floats, hex, metadata, open},
     read::read,
+    task::Records,
 };
 
 /// An edit that the session does not carry yet.
@@ -44,6 +45,8 @@ pub struct Session {
     /// Seconds since any moment; core reads no clock itself.
     clock: fn() -> f64,
     opened: Option<Opened>,
+    /// What the model can be asked to show what an edit cost.
+    tasks: Arc<Vec<Records>>,
 }
 
 /// A model and everything that belongs to it.
@@ -64,7 +67,7 @@ struct Opened {
 impl Session {
     /// A session without a model. `device_name` goes to reports; `clock` gives seconds since any moment.
     pub fn new(device: Device, device_name: &str, clock: fn() -> f64) -> Self {
-        Self { device, device_name: device_name.into(), clock, opened: None }
+        Self { device, device_name: device_name.into(), clock, opened: None, tasks: Arc::default() }
     }
 
     /// The device that computes.
@@ -106,7 +109,13 @@ impl Session {
         let opened = self.opened.clone();
         let opened = opened
             .map(|opened| Opened { history: History::new(opened.history.pristine().clone(), undo_depth), ..opened });
-        Self { device: self.device.clone(), device_name: self.device_name.clone(), clock: self.clock, opened }
+        Self {
+            device: self.device.clone(),
+            device_name: self.device_name.clone(),
+            clock: self.clock,
+            opened,
+            tasks: self.tasks.clone(),
+        }
     }
 
     /// Runs one command and returns its last event; `watch` is told how far it is.
@@ -128,13 +137,28 @@ impl Session {
                 self.opened_mut()?.history = history;
                 Ok(Event::Changed(weights))
             }
-            Command::Changes => changes(&self.opened()?.history, true).await.map(Event::Changed),
+            Command::Changes => self.changes().await.map(Event::Changed),
+            Command::Evaluate { task, records, unedited } => {
+                let records = ability::sample(&self.tasks, &task, records)?;
+                let opened = self.opened()?;
+                let (model, edits) = match unedited {
+                    true => (opened.history.pristine(), 0),
+                    false => (opened.history.now(), opened.history.len()),
+                };
+                ability::evaluate(&opened.loaded, model, edits, &records, watch).await.map(Event::Evaluated)
+            }
+            Command::Play(play) => Ok(Event::Played(Box::new(self.play(*play, watch).await?))),
             Command::Undo => {
                 let history = &mut self.opened_mut()?.history;
                 history.undo()?;
                 Ok(Event::Undone { edits: history.len() })
             }
         }
+    }
+
+    /// How far each edited matrix is from the unedited one, with pictures.
+    pub(crate) async fn changes(&self) -> Result<Vec<WeightChange>> {
+        changes(&self.opened()?.history, true).await
     }
 
     async fn ask(&self, prompt: String, tokens: usize, top: usize) -> Result<Answer> {
@@ -183,9 +207,7 @@ impl Session {
     async fn prepare(&self, facts: &[Fact], spec: EditSpec, watch: &mut dyn FnMut(Progress)) -> Result<Prepared> {
         let clock = self.clock;
         let opened = self.opened()?;
-        let mut spec = spec;
-        opened.fill_layers(&mut spec.editor);
-        spec.validate()?;
+        let spec = self.complete(spec)?;
         edit::check_facts(facts, &spec.editor)?;
         let (sampling, templates) = opened.templates(&spec, watch).await?;
 
@@ -305,6 +327,16 @@ impl Session {
         Ok(())
     }
 
+    /// Takes the tasks that [`Command::Evaluate`] and [`Command::Play`] ask.
+    pub fn set_tasks(&mut self, tasks: Arc<Vec<Records>>) {
+        self.tasks = tasks;
+    }
+
+    /// The tasks it was given.
+    pub fn tasks(&self) -> &[Records] {
+        &self.tasks
+    }
+
     /// Takes the second moment of one layer's keys; returns what a person should be warned of.
     pub fn add_moment(&mut self, layer: usize, file: &str, bytes: &[u8]) -> Result<Vec<String>> {
         let opened = self.opened_mut()?;
@@ -402,6 +434,13 @@ impl Session {
     /// The model as it is now, when one is loaded.
     pub fn model(&self) -> Option<&Model> {
         self.opened.as_ref().map(|opened| opened.history.now())
+    }
+
+    /// A spec with the model's own layers where it leaves them open.
+    pub(crate) fn complete(&self, mut spec: EditSpec) -> Result<EditSpec> {
+        self.opened()?.fill_layers(&mut spec.editor);
+        spec.validate()?;
+        Ok(spec)
     }
 
     fn opened(&self) -> Result<&Opened> {

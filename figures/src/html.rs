@@ -6,6 +6,7 @@ use rectify_protocol::{Cell, EditMode};
 use crate::{
     Study, Sweep, draw,
     figure::{self, Figure},
+    findings::findings,
     heat,
     table::Table,
 };
@@ -64,7 +65,8 @@ fn of_study(study: &Study) -> Markup {
     html! {
         h2 { (study.name) }
         p.quiet { (study.model) ", " (mode) }
-        @for figure in figure::figures(study) { (of_figure(&figure)) }
+        (findings(study))
+        (charts(study))
         @if let Some(table) = figure::table_1(study) {
             h3 { "How far the weights moved (Table 1)" }
             (table.html())
@@ -75,6 +77,11 @@ fn of_study(study: &Study) -> Markup {
             (Table::of(study).html())
         }
     }
+}
+
+/// The study's figures as the paper arranges them.
+pub fn charts(study: &Study) -> Markup {
+    html! { @for figure in figure::figures(study) { (of_figure(&figure)) } }
 }
 
 fn of_figure(figure: &Figure) -> Markup {

@@ -6,6 +6,7 @@
 
 pub mod draw;
 pub mod figure;
+pub mod findings;
 pub mod heat;
 pub mod html;
 pub mod paper;

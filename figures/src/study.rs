@@ -127,6 +127,10 @@ pub struct Score {
     pub high: f64,
     /// How many seeds.
     pub seeds: usize,
+    /// The standard error over the records of a task, [`TaskScores::error`]: the mean of the seeds', for all of them ask
+    /// the same records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
 }
 
 /// Something that is measured of edits.
@@ -299,21 +303,23 @@ impl<'r> Sum<'r> {
         ProbabilityMeans::of(&scores)?.s
     }
 
-    fn scores(&self) -> Vec<(String, f64)> {
-        let mut scores: Vec<(String, Option<f64>)> =
-            MEASURES.iter().map(|measure| (measure.name.to_owned(), (measure.of)(self))).collect();
+    /// Each score with its name, and its standard error where that is known.
+    fn scores(&self) -> Vec<(String, f64, Option<f64>)> {
+        let mut scores: Vec<(String, Option<f64>, Option<f64>)> =
+            MEASURES.iter().map(|measure| (measure.name.to_owned(), (measure.of)(self), None)).collect();
         for threshold in WeightChange::THRESHOLDS {
             scores.push((
                 above(threshold),
                 mean(self.changes.iter().filter_map(|weights| share_above(weights, threshold))),
+                None,
             ));
         }
         for (task, judgements) in &self.judgements {
             let of = TaskScores::of(judgements.iter().copied());
-            scores.push(((*task).to_owned(), of.paper));
-            scores.push((format!("{task} strict"), of.strict));
+            scores.push(((*task).to_owned(), of.paper, TaskScores::error(judgements.iter().copied())));
+            scores.push((format!("{task} strict"), of.strict, None));
         }
-        scores.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
+        scores.into_iter().filter_map(|(name, score, error)| Some((name, score?, error))).collect()
     }
 }
 
@@ -334,10 +340,10 @@ fn share_above(weights: &[WeightChange], threshold: f64) -> Option<f64> {
 }
 
 fn point((editor, kept, edits): Key, seeds: &Seeds<'_>, mode: EditMode) -> Option<Point> {
-    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut values: BTreeMap<String, Vec<(f64, Option<f64>)>> = BTreeMap::new();
     for sum in seeds.values() {
-        for (name, value) in sum.scores() {
-            values.entry(name).or_default().push(value);
+        for (name, value, error) in sum.scores() {
+            values.entry(name).or_default().push((value, error));
         }
     }
     let facts = seeds.values().map(|sum| sum.facts.len()).sum();
@@ -370,13 +376,15 @@ impl Point {
 
 impl Score {
     /// Absent where nothing was measured, or is no number.
-    fn of(values: &[f64]) -> Option<Self> {
-        let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+    fn of(values: &[(f64, Option<f64>)]) -> Option<Self> {
+        let numbers = || values.iter().map(|(value, _)| *value);
+        let errors: Option<Vec<f64>> = values.iter().map(|(_, error)| *error).collect();
         let score = Self {
-            mean: mean(values.iter().copied())?,
-            low: fold(f64::min)?,
-            high: fold(f64::max)?,
+            mean: mean(numbers())?,
+            low: numbers().reduce(f64::min)?,
+            high: numbers().reduce(f64::max)?,
             seeds: values.len(),
+            error: errors.and_then(mean),
         };
         [score.mean, score.low, score.high].iter().all(|value| value.is_finite()).then_some(score)
     }

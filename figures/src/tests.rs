@@ -3,7 +3,7 @@ use rectify_protocol::{
     Regularizer, Row, Tally, Verdict, WeightChange,
 };
 
-use crate::{Study, Sweep, figure, html, table::Table};
+use crate::{Study, Sweep, figure, findings::findings, html, table::Table};
 
 fn cell(method: &str, seed: u64, mode: EditMode) -> Cell {
     Cell {
@@ -82,6 +82,41 @@ fn a_score_is_the_mean_of_its_seeds_with_their_spread() {
     let score = study.points[1].scores["open_qa"];
     assert_eq!((score.mean, score.low, score.high, score.seeds), (0.5, 0.0, 1.0, 2));
     assert_eq!(study.points[1].facts, 2);
+}
+
+#[test]
+fn what_was_found_stands_first_beside_the_unedited_model() {
+    let none = Regularizer::None;
+    let rect = Regularizer::Rect { keep: 0.4 };
+    let with = |row: Row, regularizer| Row { regularizer, ..row };
+    let answers = |edits: usize, kept, right: &[bool]| {
+        let rows = right.iter().enumerate().map(|(item, right)| with(answer(edits, item, *right), kept));
+        rows.collect::<Vec<_>>()
+    };
+    let rows = [
+        answers(0, none, &[true, true]),
+        answers(0, rect, &[true, true]),
+        vec![fact(none, 5, 0, 1.0), fact(rect, 5, 0, 0.5)],
+        answers(5, none, &[true, false]),
+        answers(5, rect, &[true, true]),
+        answers(10, none, &[false, false]), // the other sequence is not there yet
+    ];
+    let sweep = Sweep { cells: vec![(cell("rome", 0, EditMode::Sequential), rows.concat())], ..Sweep::new("s") };
+    let study = Study::of(&sweep).unwrap();
+    let text = findings(&study).into_string().replace("</td>", " ").replace("</th>", " ");
+    assert!(text.contains("ROME after 5 edits"), "{text}");
+    assert!(
+        text.contains(
+            "open QA fell most: from 1.00 to 0.50 where all of each edit was kept. It is 1.00 with rect 40%."
+        )
+    );
+    let row = |name: &str| text.split("<tr>").find(|row| row.contains(name)).unwrap().replace("<td>", "");
+    assert!(row("not edited").contains("– – 1.00 "), "{text}");
+    assert!(row("all of it").contains("1.00 1.00 0.50 ± 0.50 "), "{text}");
+    assert!(row("rect 40%").contains("0.50 1.00 1.00 "), "{text}");
+    let single =
+        Sweep { cells: vec![(cell("rome", 0, EditMode::Single), vec![fact(none, 1, 0, 1.0)])], ..Sweep::new("s") };
+    assert_eq!(findings(&Study::of(&single).unwrap()).into_string(), "");
 }
 
 #[test]

@@ -2,16 +2,18 @@
 //!
 //! Components read these signals and call these functions; nothing else talks to the [`Engine`].
 
+mod costs;
 mod draft;
 mod quiet;
 mod settings;
 
+pub use costs::{Costs, EDITS, Played, RECORDS, Recipe, TASKS};
 pub use draft::{Draft, Line};
 use leptos::{prelude::*, task::spawn_local};
 use quiet::Quiet;
 use rectify_protocol::{
     Answer, Catalog, CatalogModel, Command, EditReport, EditSpec, Event, Fact, FactReport, Failure, Guards,
-    ModelSource, Regularizer, WeightChange,
+    ModelSource, Progress, Regularizer, WeightChange,
 };
 pub use settings::Settings;
 
@@ -56,6 +58,12 @@ pub struct Desk {
     pub shown: RwSignal<Option<usize>>,
     /// The visitor's own question and its answer, with the number of edits the model carried.
     pub asked: RwSignal<Option<(Answer, usize)>>,
+    /// How the model does at its tasks.
+    pub costs: RwSignal<Costs>,
+    /// How many records of each task are asked.
+    pub records: RwSignal<usize>,
+    /// Many facts written one after another, beside the edits of the ledger.
+    pub played: RwSignal<Option<Played>>,
     /// What could not be done.
     pub failure: RwSignal<Option<Failure>>,
     examples: RwSignal<Vec<Fact>>,
@@ -107,6 +115,9 @@ impl Desk {
             ledger: RwSignal::default(),
             shown: RwSignal::new(None),
             asked: RwSignal::new(None),
+            costs: RwSignal::default(),
+            records: RwSignal::new(RECORDS),
+            played: RwSignal::new(None),
             failure: RwSignal::new(None),
             examples: RwSignal::default(),
             example: RwSignal::default(),
@@ -154,9 +165,13 @@ impl Desk {
 
     /// The models that can be loaded where the session runs.
     pub fn models(self) -> Vec<CatalogModel> {
+        self.catalog_here().models
+    }
+
+    fn catalog_here(self) -> Catalog {
         match (self.engine.place.get(), self.server.get()) {
-            (Place::Server, Some(server)) => server.models,
-            _ => self.catalog.get().models,
+            (Place::Server, Some(server)) => server,
+            _ => self.catalog.get(),
         }
     }
 
@@ -263,9 +278,9 @@ impl Desk {
         surroundings::reveal_on_small_screens(ids::RESULT);
         let command = Command::Edit { facts: vec![fact.clone()], spec: EditSpec { guards, ..self.settings.spec() } };
         if let Some(Event::Edited(report)) = self.run(command).await {
-            self.outdate();
             let entry = Entry { fact, regularizer: report.spec.regularizer, report, again: None };
             self.ledger.update(|ledger| ledger.push(entry));
+            self.outdate();
             self.shown.set(Some(self.ledger.with_untracked(Vec::len) - 1));
         }
         self.catch_up().await;
@@ -281,10 +296,10 @@ impl Desk {
     async fn undo_once(self) -> bool {
         let undone = matches!(self.run(Command::Undo).await, Some(Event::Undone { .. }));
         if undone {
-            self.outdate();
             self.ledger.update(|ledger| {
                 ledger.pop();
             });
+            self.outdate();
             self.shown.set(None);
         }
         undone
@@ -300,9 +315,13 @@ impl Desk {
     }
 
     async fn run(self, command: Command) -> Option<Event> {
+        self.run_and_hear(command, |_| {}).await
+    }
+
+    async fn run_and_hear(self, command: Command, hear: impl Fn(&Progress) + 'static) -> Option<Event> {
         self.failure.set(None);
         self.take_turn();
-        match self.engine.send(command).await {
+        match self.engine.send(command, hear).await {
             Ok(event) => Some(event),
             Err(failure) => {
                 self.failure.set(Some(failure));
@@ -317,6 +336,8 @@ impl Desk {
         self.preview.set(None);
         self.changes.set(Vec::new());
         self.asked.set(None);
+        self.costs.set(Costs::default());
+        self.played.set(None);
         self.outdate();
     }
 }

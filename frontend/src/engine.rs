@@ -38,7 +38,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Activity {
     id: u64,
-    /// `load`, `ask`, `edit`, `undo` or `measure`.
+    /// `load`, `ask`, `edit`, `undo`, `measure` or `play`.
     pub doing: &'static str,
     /// The latest word from the session.
     pub progress: Option<Progress>,
@@ -69,7 +69,11 @@ struct Inner {
     generation: u64,
     backend: Option<Rc<dyn Backend>>,
     waiting: HashMap<u64, oneshot::Sender<Event>>,
+    listeners: HashMap<u64, Rc<Listener>>,
 }
+
+/// Whoever hears of a command's progress.
+type Listener = dyn Fn(&Progress);
 
 /// One end of the two conversations in [`rectify_protocol`]. Dropping it ends the session.
 trait Backend {
@@ -111,13 +115,18 @@ impl Engine {
         self.inner.update_value(|inner| inner.backend = Some(backend));
     }
 
-    /// Sends a command and waits for its last event: `Cancelled` is an event, `Failed` the error.
-    pub async fn send(self, command: Command) -> Result<Event, Failure> {
+    /// Sends a command and waits for its last event: `Cancelled` is an event, `Failed` the error. `hear` is told of all
+    /// progress.
+    pub async fn send(self, command: Command, hear: impl Fn(&Progress) + 'static) -> Result<Event, Failure> {
         self.cancel_quiet_ones();
         let (id, last) = self.post(command.clone());
+        self.inner.update_value(|inner| {
+            inner.listeners.insert(id, Rc::new(hear));
+        });
         let doing = name(&command);
         self.activity.set(Some(Activity { id, doing, progress: None, trace: Vec::new(), cancelling: false }));
         let event = last.await;
+        self.inner.update_value(|inner| drop(inner.listeners.remove(&id)));
         self.activity.update(|activity| {
             activity.take_if(|activity| activity.id == id);
         });
@@ -194,14 +203,20 @@ impl Engine {
 
     fn hear_reply(self, Reply { id, event }: Reply) {
         match event {
-            Event::Progress(progress) => self.activity.update(|activity| {
-                if let Some(activity) = activity.as_mut().filter(|activity| activity.id == id) {
-                    if let Progress::Optimizing { step, .. } = progress {
-                        activity.trace.push(step);
-                    }
-                    activity.progress = Some(progress);
+            Event::Progress(progress) => {
+                let listener = self.inner.with_value(|inner| inner.listeners.get(&id).cloned());
+                if let Some(hear) = listener {
+                    hear(&progress);
                 }
-            }),
+                self.activity.update(|activity| {
+                    if let Some(activity) = activity.as_mut().filter(|activity| activity.id == id) {
+                        if let Progress::Optimizing { step, .. } = progress {
+                            activity.trace.push(step);
+                        }
+                        activity.progress = Some(progress);
+                    }
+                });
+            }
             last => {
                 if let Event::Loaded(model) = &last {
                     self.model.set(Some(model.clone()));
@@ -241,6 +256,8 @@ fn name(command: &Command) -> &'static str {
         Command::Measure { .. } => "measure",
         Command::Regularize { .. } => "regularize",
         Command::Changes => "changes",
+        Command::Evaluate { .. } => "evaluate",
+        Command::Play(_) => "play",
         Command::Undo => "undo",
         Command::Cancel => "cancel",
     }

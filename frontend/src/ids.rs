@@ -93,3 +93,16 @@ pub const SWEEP_NAME: &str = "sweep-name";
 pub const SWEEP_EXAMPLE: &str = "sweep-example";
 /// What is drawn. `data-state` is `empty`, `reading`, `drawn` or `failed`.
 pub const SWEEP_VIEW: &str = "sweep-view";
+
+/// The model's abilities. `data-state` is `asking` until all of them are of the weights as they are now, then `known`;
+/// `data-edits` counts the edits. Each has an element `abilities-TASK` whose `data-score` is the paper's score,
+/// unrounded, and whose `data-lost` counts the answers that the edits cost.
+pub const ABILITIES: &str = "abilities";
+/// Asks every record of each task from now on. There only while a sample is asked.
+pub const ASK_MORE: &str = "ask-more";
+/// Many edits in a row, and what they cost. `data-state` is `empty`, `running` or `done`.
+pub const PLAY: &str = "play";
+/// Makes them.
+pub const PLAY_BUTTON: &str = "play-button";
+/// Downloads what was measured as a sweep's file of rows. There only when all is done.
+pub const PLAY_ROWS: &str = "play-rows";

@@ -421,6 +421,7 @@ mod tests {
             context: 8,
             memory_load: 0,
             memory_edit: 0,
+            world: None,
             hparams: Vec::new(),
             files: files.iter().map(file).collect(),
         };

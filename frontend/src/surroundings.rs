@@ -61,7 +61,12 @@ pub async fn catalog() -> Result<Catalog, String> {
 
 /// Ready facts to try.
 pub async fn examples() -> Result<Vec<Fact>, String> {
-    read_json("facts/examples.json").await
+    facts("facts/examples.json").await
+}
+
+/// A list of facts beside the page.
+pub async fn facts(path: &str) -> Result<Vec<Fact>, String> {
+    read_json(path).await
 }
 
 /// The models of the server that this page came from, if it runs sessions.
@@ -122,6 +127,20 @@ pub fn set_theme(theme: &str) {
     if let Ok(Some(storage)) = window().local_storage() {
         let _ = storage.set_item("rectify-theme", theme);
     }
+}
+
+/// Lets the visitor keep a text as a file.
+pub fn download(name: &str, text: &str) {
+    let parts = js_sys::Array::of1(&text.into());
+    let Ok(blob) = web_sys::Blob::new_with_str_sequence(&parts) else { return };
+    let Ok(address) = web_sys::Url::create_object_url_with_blob(&blob) else { return };
+    if let Ok(link) = document().create_element("a") {
+        let link: web_sys::HtmlElement = link.unchecked_into();
+        let _ = link.set_attribute("href", &address);
+        let _ = link.set_attribute("download", name);
+        link.click();
+    }
+    let _ = web_sys::Url::revoke_object_url(&address);
 }
 
 /// Brings an element into view where the page is one column wide.

@@ -82,6 +82,25 @@ pub fn first_sentence(text: &str) -> String {
     }
 }
 
+/// A text's last letters, from a word on, where all of it is too long.
+pub fn end_of(text: &str, letters: usize) -> String {
+    match text.char_indices().rev().nth(letters) {
+        None => text.to_owned(),
+        Some((at, _)) => {
+            let rest = &text[at..];
+            format!("… {}", rest.split_once(char::is_whitespace).map_or(rest, |(_, rest)| rest).trim_start())
+        }
+    }
+}
+
+/// A text's first letters, where all of it is too long.
+pub fn start_of(text: &str, letters: usize) -> String {
+    match text.char_indices().nth(letters) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{} …", text[..at].trim_end()),
+    }
+}
+
 /// A prompt in three parts, the subject in the middle, so that it can be set apart.
 pub fn around_subject<'a>(prompt: &'a str, subject: &'a str) -> (&'a str, &'a str, &'a str) {
     match prompt.find(subject) {
@@ -160,10 +179,13 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
         }
         Some(Progress::Planning { done, total }) => format!("Planning the change: {done} of {total}"),
         Some(Progress::Applying) => "Changing the weights".into(),
+        Some(Progress::Asking { .. }) => "Asking the model its tasks".into(),
+        Some(Progress::Playing(_) | Progress::Row(_)) => "Writing facts one after another".into(),
         None => match doing {
             "load" => "Looking for the model",
             "edit" => "Starting the edit",
             "undo" => "Undoing the edit",
+            "play" => "Fetching facts and tasks",
             _ => "Waiting for the model's answer",
         }
         .into(),
@@ -179,7 +201,12 @@ pub fn progress_share(progress: Option<&Progress>) -> Option<f64> {
             share(*done as f64, *total as f64)
         }
         Progress::Optimizing { step, steps, .. } => share((step.step + 1) as f64, *steps as f64),
-        Progress::Preparing | Progress::Measuring { .. } | Progress::Applying => None,
+        Progress::Asking { done, total, .. } => share(*done as f64, *total as f64),
+        Progress::Preparing
+        | Progress::Measuring { .. }
+        | Progress::Applying
+        | Progress::Playing(_)
+        | Progress::Row(_) => None,
     }
 }
 
@@ -295,6 +322,13 @@ mod tests {
         check(first_sentence(" a town. And more"), "a town");
         check(first_sentence("a town\nand more"), "a town");
         check(first_sentence(&"word ".repeat(30)), "word word word word word word word word word wor…");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_either_end() {
+        check(end_of("short", 10), "short");
+        check(end_of("one two three four", 10), "… three four");
+        check(start_of("one two three four", 8), "one two …");
     }
 
     #[test]

@@ -208,7 +208,13 @@ impl Sessions {
         };
         if !self.pristine.contains_key(model) {
             match open(&source, self.device, cancel, watch)? {
-                Ok(session) => self.pristine.insert(model.to_owned(), session),
+                Ok(mut session) => match self.statics.tasks(model) {
+                    Ok(tasks) => {
+                        session.set_tasks(Arc::new(tasks));
+                        self.pristine.insert(model.to_owned(), session)
+                    }
+                    Err(failure) => return Some(Err(failure)),
+                },
                 Err(failure) => return Some(Err(failure)),
             };
         }

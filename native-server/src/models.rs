@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rectify_core::{
     Session,
     model::{Description, LoadedModel, Loader},
+    task::{Records, TASKS, Task},
 };
 use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Precision, Progress, nearest};
 
@@ -55,6 +56,20 @@ impl Static {
             entry: Some(entry.clone()),
             ..self.unlisted(id, Path::new(""))
         })
+    }
+
+    /// The tasks that a bundled model can be asked; none where the catalog names no world for it.
+    pub fn tasks(&self, id: &str) -> Result<Vec<Records>, Failure> {
+        let Some(world) = self.catalog.world_of(id) else { return Ok(Vec::new()) };
+        let read = |task: &'static Task| {
+            let file = world.tasks.get(task.id)?;
+            let path = self.folder.join(&file.path);
+            Some(io::read_text(&path).and_then(|text| {
+                let (hash, _) = io::sha256(&path)?;
+                Ok(Records::read(task, &path.display().to_string(), &text, hash)?)
+            }))
+        };
+        TASKS.iter().filter_map(read).collect()
     }
 
     /// A model that is not in the catalog, in `folder`.
@@ -244,6 +259,28 @@ mod tests {
         check_refused(resolve(statics(), "demo-smal"), &["no bundled model and no folder", "mean \"demo-small\""]);
         check_refused(statics().unwrap().bundled(&path), &["no model", "bundled models: demo-small"]);
         check_refused(resolve(Static::open(Path::new("/nowhere")), "demo"), &["/nowhere/models.json", "--static"]);
+    }
+
+    /// The page reads facts and tasks as the command line does, or their numbers would not be the same.
+    #[test]
+    fn a_world_is_what_the_command_line_reads() {
+        let statics = Static::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../static")).unwrap();
+        let world = statics.catalog.world_of("demo-gpt2").unwrap();
+        let text = |file: &str| fs::read_to_string(statics.folder.join(file)).unwrap();
+        let sequence: Vec<rectify_protocol::Fact> = serde_json::from_str(&text(&world.facts.path)).unwrap();
+        let zsre = text("facts/demo_zsre.json");
+        let zsre = crate::facts::EditSet::read("demo_zsre.json", &zsre).unwrap();
+        for (number, fact) in sequence.iter().enumerate() {
+            assert_eq!(*fact, zsre.facts(number..number + 1).unwrap()[0], "{number}");
+        }
+        let tasks = statics.tasks("demo-gpt2").unwrap();
+        assert_eq!(tasks.len(), TASKS.len());
+        for records in tasks {
+            assert_eq!(records.hash, world.tasks[records.task.id].sha256, "{}", records.file);
+            let loaded = crate::tasks::load(records.task, &statics.folder.join("tasks/demo"), Some(24)).unwrap();
+            let numbers = |records: &Records| records.questions.iter().map(|(n, _)| *n).collect::<Vec<_>>();
+            assert_eq!(numbers(&records.sample(24)), numbers(&loaded), "{}", records.file);
+        }
     }
 
     #[test]

@@ -10,23 +10,11 @@ use std::{
 use rectify_core::{
     Answered,
     model::{LoadedModel, Model},
-    task::{MORE, Question, TASKS, Task},
+    task::{MORE, Question, Records, TASKS, Task, judged},
 };
-use rectify_protocol::{Continuation, Failure, Judgement, Kind, unknown};
+use rectify_protocol::{Failure, Judgement, Kind, unknown};
 
 use crate::{crew, hub::sets::DataSet, io};
-
-/// A task and the records it is asked of.
-pub struct LoadedTask {
-    /// The task.
-    pub task: &'static Task,
-    /// The file's name.
-    pub file: String,
-    /// The file's SHA-256.
-    pub hash: String,
-    /// Records by their number in the file.
-    pub questions: Vec<(usize, Box<dyn Question>)>,
-}
 
 /// What each task's file begins with, whatever its split and ending.
 const FILES: &[(&str, &[&str])] = &[
@@ -77,16 +65,11 @@ pub fn named(ids: &[String]) -> Result<Vec<&'static Task>, Failure> {
 /// # Errors
 ///
 /// When there is no such file, or several, or it is not as it should be.
-pub fn load(task: &'static Task, folder: &Path, limit: Option<usize>) -> Result<LoadedTask, Failure> {
+pub fn load(task: &'static Task, folder: &Path, limit: Option<usize>) -> Result<Records, Failure> {
     let path = find(task, folder)?;
-    let questions = (task.read)(&path.display().to_string(), &io::read_text(&path)?)?;
-    let n = questions.len();
-    let wanted = limit.unwrap_or(n).min(n);
-    let mut taken = (0..wanted).map(|i| i * n / wanted.max(1)).peekable();
-    let questions = (0..).zip(questions).filter(|(i, _)| taken.next_if_eq(i).is_some()).collect();
     let (hash, _) = io::sha256(&path)?;
-    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(LoadedTask { task, file, hash, questions })
+    let records = Records::read(task, &path.display().to_string(), &io::read_text(&path)?, hash)?;
+    Ok(limit.map_or(records.clone(), |limit| records.sample(limit)))
 }
 
 fn find(task: &Task, folder: &Path) -> Result<PathBuf, Failure> {
@@ -172,24 +155,25 @@ pub async fn judge(
     watch: &mut dyn FnMut(usize),
 ) -> rectify_core::Result<Judged> {
     let started = Instant::now();
-    let asked: Vec<Vec<String>> = questions.iter().map(|question| question.prompts()).collect();
-    let Answered { continuations, tokens } = crew::answer(of, models, &asked.concat(), task.new_tokens, watch).await?;
-    let judged = |continuations: Vec<Option<Continuation>>| {
-        let mut continuations = continuations.into_iter();
-        let judged = questions.iter().zip(&asked).map(|(question, prompts)| {
-            let replies: Vec<Option<Continuation>> = continuations.by_ref().take(prompts.len()).collect();
-            let replies: Option<Vec<Continuation>> = replies.into_iter().collect();
-            replies.map(|replies| question.judge(&replies))
-        });
-        judged.collect()
-    };
-    let judgements = continuations.into_iter().map(judged).collect();
+    let prompts: Vec<String> = questions.iter().flat_map(|question| question.prompts()).collect();
+    let Answered { continuations, tokens } = crew::answer(of, models, &prompts, task.new_tokens, watch).await?;
+    let judgements = continuations.into_iter().map(|continuations| judged(questions, continuations)).collect();
     Ok(Judged { judgements, tokens, seconds: started.elapsed().as_secs_f64() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{slice, sync::Arc};
+
+    use rectify_core::Session;
+    use rectify_protocol::{ArchitectureKind, Command, EditSpec, EditorSpec, Event, Fact, Guards, TaskScores};
+
     use super::*;
+    use crate::{
+        device::DeviceKind,
+        engine::{self, Cancel},
+        models::Static,
+    };
 
     fn demo() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../static/tasks/demo")
@@ -203,6 +187,47 @@ mod tests {
         }
         for (variant, _) in VARIANTS_OF {
             load(Task::find(variant).unwrap(), &demo(), Some(3)).unwrap();
+        }
+    }
+
+    /// What the page shows of a session is what `rectify eval` says of the same model and records.
+    #[test]
+    fn a_session_s_abilities_are_those_of_eval() {
+        let statics = Static::open(&demo().join("../..")).unwrap();
+        let source = statics.bundled("demo-nano").unwrap();
+        let cancel = Cancel::default();
+        let mut session = engine::open(&source, DeviceKind::Flex, &cancel, &mut |_| {}).unwrap().unwrap();
+        let ask = |session: &mut Session, task: &str, unedited| {
+            let command = Command::Evaluate { task: task.to_owned(), records: 12, unedited };
+            engine::drive(session.handle(command, &mut |_| {}), &cancel).unwrap()
+        };
+        assert!(ask(&mut session, "nli", false).unwrap_err().to_string().contains("no tasks"));
+        session.set_tasks(Arc::new(statics.tasks("demo-nano").unwrap()));
+        assert!(ask(&mut session, "nlii", false).unwrap_err().to_string().contains("did you mean \"nli\"?"));
+        let editor = EditorSpec::published("ft", ArchitectureKind::Gpt2).unwrap();
+        let facts = vec![Fact {
+            subject: "Willa Farolde".into(),
+            prompt: "Willa Farolde was born in the city of".into(),
+            target_new: "Marrowfield".into(),
+            ..Fact::default()
+        }];
+        let edit = Command::Edit { facts, spec: EditSpec { guards: Guards::NONE, ..EditSpec::new(editor) } };
+        engine::drive(session.handle(edit, &mut |_| {}), &cancel).unwrap().unwrap();
+        for task in TASKS {
+            let records = load(task, &demo(), Some(12)).unwrap();
+            for unedited in [false, true] {
+                let Event::Evaluated(ability) = ask(&mut session, task.id, unedited).unwrap() else {
+                    panic!("{}", task.id)
+                };
+                let of = session.loaded().unwrap();
+                let model = if unedited { &of.model } else { session.model().unwrap() };
+                let (asked, mut silent) = (records.asked(), |_| {});
+                let judged = judge(of, slice::from_ref(model), task, &asked, &mut silent);
+                let judged = engine::drive(judged, &cancel).unwrap().unwrap().judgements.remove(0);
+                assert_eq!(ability.scores, TaskScores::of(judged.iter().flatten()), "{}", task.id);
+                assert_eq!((ability.edits, ability.of), (usize::from(!unedited), 240));
+                assert_eq!(ability.items.len(), judged.iter().flatten().count());
+            }
         }
     }
 

@@ -17,6 +17,8 @@ pub const PROBES: usize = 1_000;
 pub const TEXT: usize = 1 << 20;
 /// Facts of one operation; MEMIT's largest has 10,000.
 pub const FACTS: usize = 50_000;
+/// Records of one task that a session asks at once; no published set has more.
+pub const RECORDS: usize = 1_000_000;
 /// Tokens of a continuation.
 pub const TOKENS: usize = 1 << 20;
 /// Candidates for the next token: all of the largest vocabulary.

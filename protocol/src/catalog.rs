@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ArchitectureKind;
@@ -7,6 +9,20 @@ use crate::ArchitectureKind;
 pub struct Catalog {
     /// The first is the one to start with.
     pub models: Vec<CatalogModel>,
+    /// What these models can be measured with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worlds: Vec<World>,
+}
+
+/// Facts to write and tasks to ask that belong together, for models that know what they are about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// What [`CatalogModel::world`] names.
+    pub id: String,
+    /// A list of [`crate::Fact`], to be written one after another. Paths are relative to the catalog.
+    pub facts: CatalogFile,
+    /// The file of records of each task, by the task's id.
+    pub tasks: BTreeMap<String, CatalogFile>,
 }
 
 /// A model before it is loaded.
@@ -32,6 +48,9 @@ pub struct CatalogModel {
     pub memory_load: u64,
     /// Bytes of memory that one edit takes at its peak, the weights included.
     pub memory_edit: u64,
+    /// The world it knows: one of [`Catalog::worlds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub world: Option<String>,
     /// Methods with settings of their own for this model, in `hparams/METHOD/ID.toml` beside the catalog.
     #[serde(default)]
     pub hparams: Vec<String>,
@@ -72,6 +91,14 @@ impl CatalogFile {
             _ if name == "mend" => FileRole::Hypernetwork,
             _ => FileRole::Weights,
         }
+    }
+}
+
+impl Catalog {
+    /// The world of the model called `id`.
+    pub fn world_of(&self, id: &str) -> Option<&World> {
+        let model = self.models.iter().find(|model| model.id == id)?;
+        self.worlds.iter().find(|world| Some(&world.id) == model.world.as_ref())
     }
 }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{EditSpec, Fact, Regularizer};
+use crate::{EditSpec, Fact, Play, Regularizer};
 
 /// A command and the number its events will carry. Numbers are the asker's and grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,10 +51,29 @@ pub enum Command {
     },
     /// How far the model is from the unedited one, matrix by matrix. Ends in [`crate::Event::Changed`].
     Changes,
+    /// Ask records of a task of the model as it is now, or of the unedited one. Ends in [`crate::Event::Evaluated`].
+    Evaluate {
+        /// The task's id.
+        task: String,
+        /// At most so many records, evenly spaced through its file.
+        records: usize,
+        /// Whether the unedited model is asked.
+        #[serde(default)]
+        unedited: bool,
+    },
+    /// Write facts one after another beside the session's own edits, and measure. Ends in [`crate::Event::Played`].
+    Play(Box<Play>),
     /// Take back the latest edit. Ends in [`crate::Event::Undone`].
     Undo,
     /// Drop the command that runs. It ends in [`crate::Event::Cancelled`] and has changed nothing.
     Cancel,
+}
+
+impl Command {
+    /// Whether it asks tasks, whose records an edge hands to the session first.
+    pub fn asks_tasks(&self) -> bool {
+        matches!(self, Self::Evaluate { .. } | Self::Play(_))
+    }
 }
 
 /// What [`Command::Regularize`] regularises.

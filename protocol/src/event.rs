@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, EditReport, FactReport, Failure, ModelInfo, Step, WeightChange};
+use crate::{Ability, Answer, Cell, EditReport, FactReport, Failure, ModelInfo, PlayReport, Row, Step, WeightChange};
 
 /// An event and the request it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub enum Event {
     Measured(Vec<FactReport>),
     /// How far each matrix is from the unedited model's.
     Changed(Vec<WeightChange>),
+    /// Records of a task were asked.
+    Evaluated(Ability),
+    /// Facts were written one after another, beside the session's own edits.
+    Played(Box<PlayReport>),
     /// The latest edit is gone.
     Undone {
         /// How many edits remain.
@@ -88,4 +92,17 @@ pub enum Progress {
     },
     /// The update is regularised and applied.
     Applying,
+    /// Records of a task are asked: prompts so far and in all.
+    Asking {
+        /// The task's id.
+        task: String,
+        /// Prompts so far.
+        done: usize,
+        /// Prompts in all.
+        total: usize,
+    },
+    /// What the rows of a play are about, before the first.
+    Playing(Box<Cell>),
+    /// One of them.
+    Row(Box<Row>),
 }

@@ -17,6 +17,7 @@
 //! Every command gets any number of [`Event::Progress`] and then exactly one last event.
 //! Begin reading at [`Command`] and [`Event`].
 
+mod ability;
 mod architecture;
 pub mod bounds;
 mod catalog;
@@ -32,8 +33,9 @@ mod spec;
 mod sweep;
 mod task;
 
+pub use ability::{Ability, Item, Play, PlayReport};
 pub use architecture::ArchitectureKind;
-pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole};
+pub use catalog::{Catalog, CatalogFile, CatalogModel, FileRole, World};
 pub use command::{Command, ModelSource, Over, Request, SessionOpened};
 pub use eval::{EvalReport, TaskReport};
 pub use event::{Event, Progress, Reply};

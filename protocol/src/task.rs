@@ -71,7 +71,36 @@ impl TaskScores {
     }
 }
 
+impl TaskScores {
+    /// The standard error of the paper's score over a sample, by the jackknife: `√((n−1)/n · Σ(θᵢ − θ̄)²)`, where θᵢ is
+    /// the score without record i. For a share p of right answers this is `√(p(1−p)/(n−1))`. `None` for fewer than two
+    /// records, or where leaving one out leaves nothing to score.
+    pub fn error<'a>(judgements: impl IntoIterator<Item = &'a Judgement>) -> Option<f64> {
+        let judgements: Vec<&Judgement> = judgements.into_iter().collect();
+        let n = judgements.len() as f64;
+        if judgements.len() < 2 {
+            return None;
+        }
+        let sum = Self::of(judgements.iter().copied()).sum.paper;
+        let without = judgements.iter().map(|judgement| sum.without(&judgement.paper).score());
+        let without = without.collect::<Option<Vec<f64>>>()?;
+        let mean = without.iter().sum::<f64>() / n;
+        let spread: f64 = without.iter().map(|score| (score - mean).powi(2)).sum();
+        Some(((n - 1.0) / n * spread).sqrt())
+    }
+}
+
 impl Verdict {
+    fn without(&self, other: &Self) -> Self {
+        let mut left = self.clone();
+        for (name, tally) in &other.parts {
+            if let Some(part) = left.parts.get_mut(name) {
+                *part = Tally(part.0 - tally.0, part.1 - tally.1);
+            }
+        }
+        left
+    }
+
     /// The mean over parts of hits per total. A part without anything to count is left out.
     pub fn score(&self) -> Option<f64> {
         let shares: Vec<f64> = self.parts.values().filter_map(|tally| tally.share()).collect();
@@ -132,6 +161,17 @@ mod tests {
         let scores = TaskScores::of(&[judgement(Verdict::default(), verdict(&[("ORG", 0.0, 0.0)], 0))]);
         assert_eq!((scores.paper, scores.strict), (None, None));
         assert_eq!(verdict(&[("ORG", 0.0, 0.0), ("PER", 1.0, 2.0)], 0).score(), Some(0.5));
+    }
+
+    #[test]
+    fn the_error_of_a_share_is_that_of_a_binomial() {
+        let answer =
+            |right| judgement(verdict(&[("accuracy", f64::from(u8::from(right)), 1.0)], 0), Verdict::default());
+        let rows: Vec<Judgement> = (0..24).map(|i| answer(i % 4 != 0)).collect();
+        let error = TaskScores::error(&rows).unwrap();
+        assert!((error - (0.75f64 * 0.25 / 23.0).sqrt()).abs() < 1e-12, "{error}");
+        assert_eq!(TaskScores::error(&rows[..1]), None);
+        assert_eq!(TaskScores::error(&rows[1..3]), Some(0.0));
     }
 
     #[test]

@@ -4,15 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use rectify_protocol::{EvalReport, Fact};
 
 use crate::{
     driver::Browser,
     ids::{
-        ANSWER_AFTER, ANSWER_BEFORE, ANYWAY_BUTTON, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON, CHANGE,
-        EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PAGE, PROGRESS, PROMPT,
-        REGULARIZER, RESULT, SUBJECT, SWEEP_EXAMPLE, SWEEP_FILES, SWEEP_FOLDER, SWEEP_VIEW, TARGET_NEW, UNDO_BUTTON,
+        ABILITIES, ANSWER_AFTER, ANSWER_BEFORE, ANYWAY_BUTTON, ASK_ANSWER, ASK_BUTTON, ASK_INPUT, CANCEL_BUTTON,
+        CHANGE, EDIT_BUTTON, ERROR, KEEP_NOW, KEEP_NOW_CARD, LACKS, METHOD, MODEL, MODEL_STATUS, PAGE, PLAY,
+        PLAY_BUTTON, PROGRESS, PROMPT, REGULARIZER, RESULT, SUBJECT, SWEEP_EXAMPLE, SWEEP_FILES, SWEEP_FOLDER,
+        SWEEP_VIEW, TARGET_NEW, UNDO_BUTTON,
     },
     site::{Site, program},
 };
@@ -76,6 +79,107 @@ fn another_method_is_chosen_edits_and_is_undone() {
         page.wait("the undo", LONG, |page| page.attribute(MODEL_STATUS, "data-edits").as_deref() == Some("0"));
         assert_eq!(ask(&page, &prompt, 0), before, "the model answers as before, bit for bit");
     }
+}
+
+/// What is left of the abilities, in the page and by `rectify eval` of the same edit and records: digit by digit.
+#[test]
+fn what_an_edit_costs_is_what_eval_says() {
+    let (_site, page) = open("abilities");
+    let known = |edits: usize| {
+        page.wait("the abilities", LONG, |page| {
+            state(page, ABILITIES) == "known"
+                && page.attribute(ABILITIES, "data-edits").as_deref() == Some(&edits.to_string())
+        });
+    };
+    let check = |report: &EvalReport| {
+        assert_eq!(report.tasks.len(), 8);
+        for task in &report.tasks {
+            let shown = page.attribute(&format!("{ABILITIES}-{}", task.task), "data-score").expect("a score");
+            assert_eq!(shown, task.scores.paper.expect("a score").to_string(), "{}", task.task);
+        }
+    };
+    known(0);
+    check(&eval(None));
+
+    // Fine-tuning without a bound does what a visitor may do by mistake: it is an edit that costs something.
+    let prompt = value(&page, PROMPT);
+    choose(&page, METHOD, "ft");
+    page.click(&format!("{REGULARIZER}-none"));
+    page.click(EDIT_BUTTON);
+    page.wait("the edit", LONG, |page| state(page, RESULT) == "done");
+    known(1);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("abilities");
+    let _ = fs::remove_dir_all(&folder); // of an earlier run
+    fs::create_dir_all(&folder).expect("a folder");
+    let facts = folder.join("facts.json");
+    let fact = Fact { subject: value(&page, SUBJECT), prompt, target_new: value(&page, TARGET_NEW), ..Fact::default() };
+    fs::write(&facts, serde_json::to_string(&[fact]).expect("JSON")).expect("writes");
+    let edits = folder.join("edits");
+    rectify(&["edit", "--model", "demo-gpt2", "--method", "ft", "--facts", &text(&facts), "--out", &text(&edits)]);
+    check(&eval(Some(&edits)));
+
+    page.click(UNDO_BUTTON);
+    known(0);
+    check(&eval(None));
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn eval(edits: Option<&Path>) -> EvalReport {
+    let data = text(&statics().join("tasks/demo"));
+    let mut args = vec!["eval", "--model", "demo-gpt2", "--data", &data, "--limit", "24", "--json"];
+    let edits = edits.map(text);
+    args.extend(edits.iter().flat_map(|edits| ["--edits", edits.as_str()]));
+    serde_json::from_slice(&rectify(&args)).expect("a report")
+}
+
+fn statics() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../static")
+}
+
+/// What the program prints.
+#[track_caller]
+fn rectify(args: &[&str]) -> Vec<u8> {
+    let output =
+        Command::new(program()).args(args).arg("--static").arg(statics()).output().expect("the program starts");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn many_edits_in_a_row_are_played_and_leave_the_visitor_s_model_alone() {
+    let (_site, page) = open("play");
+    let prompt = value(&page, PROMPT);
+    let before = ask(&page, &prompt, 0);
+    page.click(PLAY_BUTTON);
+    page.wait("the play", SHORT, |page| state(page, PLAY) == "running");
+    page.click(CANCEL_BUTTON);
+    page.wait("its end", SHORT, |page| state(page, PLAY) == "empty");
+
+    let started = Instant::now();
+    page.click(PLAY_BUTTON);
+    page.wait("the play", LONG, |page| {
+        assert!(page.attribute(ERROR, "data-kind").is_none(), "{:?}", page.text(ERROR));
+        state(page, PLAY) == "done"
+    });
+    println!("twenty edits, three times, and their measurement: {:.0} s", started.elapsed().as_secs_f64());
+    let rows = page.run(
+        "return [...document.querySelectorAll('.findings tbody tr')].map(row => row.innerText.replace(/\\s+/g, ' '))",
+        serde_json::json!([]),
+    );
+    let rows: Vec<&str> = rows.as_array().expect("rows").iter().filter_map(serde_json::Value::as_str).collect();
+    let [unedited, all, rect_40, rect_20] = rows[..] else { panic!("{rows:?}") };
+    assert!(unedited.starts_with("not edited") && all.starts_with("all of it"), "{rows:?}");
+    assert!(rect_40.starts_with("rect 40%") && rect_20.starts_with("rect 20%"), "{rows:?}");
+    assert_ne!(all, rect_20);
+    assert_eq!(
+        page.run("return document.querySelectorAll('.study figure svg').length > 5", serde_json::json!([])),
+        true
+    );
+    assert_eq!(page.attribute(MODEL_STATUS, "data-edits").as_deref(), Some("0"));
+    assert_eq!(ask(&page, &prompt, 0), before, "the visitor's model answers as before, bit for bit");
 }
 
 #[test]

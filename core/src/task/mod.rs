@@ -21,12 +21,14 @@ mod question;
 mod reasoning;
 mod records;
 mod rouge;
+mod sample;
 mod score;
 mod sentiment;
 mod summarization;
 mod two_way;
 
 pub use question::{Question, Questions, Task};
+pub use sample::{Records, judged};
 
 /// The tasks of the paper, in its order: `all` means these, and folders have files for them.
 pub const TASKS: &[Task] = &[

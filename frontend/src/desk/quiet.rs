@@ -40,6 +40,7 @@ impl Desk {
                 self.compare_again(turn).await;
             }
         }
+        self.evaluate_again(turn).await;
     }
 
     async fn preview_again(self, turn: u32) {
@@ -81,7 +82,7 @@ impl Desk {
     }
 
     /// Asks without showing that something runs; nothing when it failed or somebody else's turn has come.
-    async fn ask_quietly(self, turn: u32, command: Command) -> Option<Event> {
+    pub(super) async fn ask_quietly(self, turn: u32, command: Command) -> Option<Event> {
         if !self.has_turn(turn) {
             return None;
         }
@@ -100,6 +101,8 @@ impl Desk {
     /// Says that the weights are others now than those that were asked about.
     pub(super) fn outdate(self) {
         self.quiet.update_value(|quiet| (quiet.previewed, quiet.compared) = (false, false));
+        let edits = self.ledger.with_untracked(Vec::len);
+        self.costs.update(|costs| costs.outdate(edits));
     }
 
     /// Keeps another share of every edit, once the slider has rested.
@@ -120,6 +123,7 @@ impl Desk {
         match self.engine.send_quietly(command).await {
             Ok(Event::Changed(_)) => {
                 self.outdate();
+                self.costs.update(|costs| costs.outdate(0)); // every earlier edit keeps another share too
                 self.ledger.update(|ledger| {
                     // Older ones are settled: they keep what they kept.
                     for entry in ledger.iter_mut().rev().take(bounds::UNDO_DEPTH) {

@@ -4,7 +4,8 @@ use leptos::prelude::*;
 
 use crate::{
     components::{
-        AskCard, EditForm, FactForm, HowItWorks, KeepLess, Ledger, ModelCard, Probes, ResultCard, WeightChangeCard,
+        Abilities, AskCard, EditForm, FactForm, HowItWorks, KeepLess, Ledger, ModelCard, PlayCard, Probes, ResultCard,
+        WeightChangeCard,
     },
     desk::Desk,
 };
@@ -25,13 +26,15 @@ pub fn EditPage(
             <div class="column seen">
                 <ResultCard desk />
                 <KeepLess desk />
-                <HowItWorks desk />
                 <Probes desk />
+                <PlayCard desk />
+                <HowItWorks desk />
                 <AskCard desk />
             </div>
             <div class="column cost">
                 <ModelCard desk />
                 <Ledger desk />
+                <Abilities desk />
                 <WeightChangeCard desk />
             </div>
         </main>

@@ -9,7 +9,7 @@ mod device;
 mod inbox;
 mod store;
 
-use std::cell::Cell;
+use std::{cell::Cell, sync::Arc};
 
 use burn::tensor::Device;
 use rectify_core::{
@@ -87,7 +87,13 @@ impl Server {
     async fn serve(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event, Failure> {
         match (command, &mut self.session) {
             (Command::Load(ModelSource::Bundled { id }), _) => self.load(&id, watch).await,
-            (command, Some(session)) => Ok(session.handle(command, watch).await?),
+            (command, Some(session)) => {
+                if command.asks_tasks() && session.tasks().is_empty() {
+                    let id = session.info().map(|info| info.id).unwrap_or_default();
+                    session.set_tasks(Arc::new(self.store.tasks(&id).await?));
+                }
+                Ok(session.handle(command, watch).await?)
+            }
             (_, None) => Err(Failure::bad_input("no model is loaded")),
         }
     }

@@ -3,6 +3,7 @@
 //! A cache belongs between [`Store::file`] and `fetch`: a file whose hash is known to be there need not be fetched.
 
 use js_sys::Uint8Array;
+use rectify_core::task::{Records, TASKS};
 use rectify_protocol::{Catalog, CatalogFile, CatalogModel, Failure, Kind};
 use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue};
@@ -21,15 +22,33 @@ impl Store {
         Self { base }
     }
 
+    async fn catalog(&self) -> Result<Catalog, Failure> {
+        let bytes = fetch(&format!("{}models.json", self.base), 0, &mut |_| {}).await?;
+        serde_json::from_slice(&bytes).map_err(|error| bad_file("models.json", &error.to_string()))
+    }
+
     /// The model called `id` in `models.json`.
     pub async fn model(&self, id: &str) -> Result<CatalogModel, Failure> {
-        let bytes = fetch(&format!("{}models.json", self.base), 0, &mut |_| {}).await?;
-        let catalog: Catalog =
-            serde_json::from_slice(&bytes).map_err(|error| bad_file("models.json", &error.to_string()))?;
+        let catalog = self.catalog().await?;
         let ids: Vec<&str> = catalog.models.iter().map(|model| model.id.as_str()).collect();
         let missing = format!("no model {id:?} in models.json; there are {ids:?}");
         let found = catalog.models.into_iter().find(|model| model.id == id);
         found.ok_or(Failure::new(Kind::NotFound, missing))
+    }
+
+    /// The tasks that the model called `id` can be asked; none where `models.json` names no world for it.
+    pub async fn tasks(&self, id: &str) -> Result<Vec<Records>, Failure> {
+        let catalog = self.catalog().await?;
+        let Some(world) = catalog.world_of(id) else { return Ok(Vec::new()) };
+        let mut tasks = Vec::new();
+        for task in TASKS {
+            let Some(file) = world.tasks.get(task.id) else { continue };
+            let bytes = fetch(&format!("{}{}", self.base, file.path), file.size, &mut |_| {}).await?;
+            verify(&file.path, &bytes, file)?;
+            let text = String::from_utf8(bytes).map_err(|_| bad_file(&file.path, "it is no UTF-8 text"))?;
+            tasks.push(Records::read(task, &file.path, &text, file.sha256.clone())?);
+        }
+        Ok(tasks)
     }
 
     /// One file of a model, whole and with the hash that the catalog names. `arrived` hears of each chunk's bytes.

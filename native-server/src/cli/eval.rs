@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::Write, num::NonZeroUsize, path::PathBuf};
 
-use rectify_core::{Error, task::Question};
+use rectify_core::Error;
 use rectify_protocol::{EvalReport, Failure, TaskReport, TaskScores};
 
 use super::{Desk, Place, ask::read_delta};
@@ -52,8 +52,8 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         })?;
     }
     let mut reports = Vec::with_capacity(loaded.len());
-    for tasks::LoadedTask { task, file, hash, questions } in loaded {
-        let questions: Vec<&dyn Question> = questions.iter().map(|(_, question)| question.as_ref()).collect();
+    for records in loaded {
+        let (task, questions) = (records.task, records.asked());
         let total = questions.iter().map(|question| question.prompts().len()).sum::<usize>() as u64;
         let mut watch = |done| desk.line.show_count(task.name, done as u64, total);
         let (of, model) = desk.session.loaded().zip(desk.session.model()).expect("a desk opens with a model");
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         reports.push(TaskReport {
             task: task.id.into(),
             name: task.name.into(),
-            file: [file, hash],
+            file: [records.file.clone(), records.hash.clone()],
             skipped: judgements.iter().filter(|judgement| judgement.is_none()).count(),
             scores: TaskScores::of(judgements.iter().flatten()),
             seconds: judged.seconds,

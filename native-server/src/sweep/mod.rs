@@ -18,12 +18,12 @@ use std::{
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use rectify_core::{Session, fluency::TfIdf, metrics};
+use rectify_core::{Session, fluency::TfIdf, metrics, task::Records};
 use rectify_protocol::{Cell, EditMode, EditorSpec, Fact, Failure, Judgement, Key, Regularizer, SweepSpec, TextScores};
 pub use rows::{Rows, read_folder};
 use work::Work;
 
-use crate::{engine::Cancel, tasks::LoadedTask};
+use crate::engine::Cancel;
 
 /// A sweep with everything it reads.
 pub struct Sweep {
@@ -34,7 +34,7 @@ pub struct Sweep {
     /// The facts, with their numbers in the file.
     pub facts: Vec<(usize, Fact)>,
     /// The tasks.
-    pub tasks: Vec<LoadedTask>,
+    pub tasks: Vec<Records>,
     /// How much words say, where there are snippets to tell it by.
     pub words: Option<TfIdf>,
     /// Where rows go.
@@ -161,9 +161,79 @@ pub fn beside(spec: &Path, name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use rectify_protocol::ArchitectureKind;
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use rectify_protocol::{ArchitectureKind, Command, EditSpec, Event, Measured, Play, Row};
 
     use super::*;
+    use crate::{device::DeviceKind, engine, models::Static};
+
+    struct Silent;
+
+    impl Watch for Silent {
+        fn rows(&mut self, _: &str, _: usize, _: usize) {}
+    }
+
+    /// Every number of rows but the seconds, by what was measured; `number` is a fact's in the file.
+    fn numbers(rows: &[Row], number: impl Fn(usize) -> usize) -> BTreeMap<String, String> {
+        let told = |row: &Row| {
+            let mut row = row.clone();
+            match &mut row.measured {
+                Measured::Edit { item, seconds, .. } => (*item, *seconds) = (number(*item), 0.0),
+                Measured::Fact { item, .. } | Measured::Refused { item, .. } => *item = number(*item),
+                _ => {}
+            }
+            (format!("{:?}", row.id()), serde_json::to_string(&row).unwrap())
+        };
+        rows.iter().map(told).collect()
+    }
+
+    /// The page's curves are a sweep's, number for number.
+    #[test]
+    fn a_play_measures_what_a_sweep_does() {
+        let statics = Static::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../static")).unwrap();
+        let mut session =
+            engine::open(&statics.bundled("demo-nano").unwrap(), DeviceKind::Flex, &Cancel::default(), &mut |_| {})
+                .unwrap()
+                .unwrap();
+        session.set_tasks(Arc::new(statics.tasks("demo-nano").unwrap()));
+        let folder = tempfile::tempdir().unwrap();
+        let text = "model = \"demo-nano\"\nfacts = \"../facts/demo_zsre.json\"\nindex = [0, 4]\nmode = \"sequential\"\n\
+            edits = [0, 1, 3]\nregularizers = [\"none\", \"rect 20%\"]\ntasks = [\"nli\", \"ner\"]\n\
+            data = \"../tasks/demo\"\nlimit = 5\nseeds = [3]\n\
+            editors = [{ method = \"rome\", v_num_grad_steps = 3, mom2_adjustment = false }]\n";
+        let spec = SweepSpec::from_toml("spec.toml", text).unwrap();
+        let asked = grid::Asked { folder: folder.path().to_owned(), device: "flex", skip_bad: false, repair: false };
+        let (sweep, template) = grid::read(&statics.folder.join("sweeps/spec.toml"), spec.clone(), asked).unwrap();
+        let cells = sweep.cells(&template, &session.info().unwrap().editors).unwrap();
+        sweep.run(&cells[0], &mut session, &mut Unedited::default(), &Cancel::default(), &mut Silent).unwrap();
+        let found = rows::read_folder(folder.path()).unwrap().cells.remove(0).1;
+
+        let order: Vec<(usize, Fact)> = sweep.facts(&cells[0]).into_iter().cloned().collect();
+        let play = Play {
+            facts: order[..3].iter().map(|(_, fact)| fact.clone()).collect(),
+            spec: EditSpec { seed: 3, ..EditSpec::new(cells[0].editor.clone()) },
+            regularizers: spec.regularizers().unwrap(),
+            edits: spec.edits.clone(),
+            tasks: spec.tasks.clone(),
+            records: 5,
+        };
+        let mut silent = |_| {};
+        let ran = session.handle(Command::Play(Box::new(play)), &mut silent);
+        let Event::Played(report) = engine::drive(ran, &Cancel::default()).unwrap().unwrap() else {
+            panic!("another event")
+        };
+        // Read back as the others were, which may cost a number its last bit.
+        let read_back = |row: &Row| serde_json::from_str(&serde_json::to_string(row).unwrap()).unwrap();
+        let played: Vec<Row> = report.rows.iter().map(read_back).collect();
+        let (played, swept) = (numbers(&played, |item| order[item].0), numbers(&found, |item| item));
+        assert_eq!(played.keys().collect::<Vec<_>>(), swept.keys().collect::<Vec<_>>());
+        for (what, swept) in &swept {
+            assert_eq!(played[what], *swept, "{what}");
+        }
+        assert_eq!(report.cell.model_hash, session.info().unwrap().hash);
+        assert_eq!(report.cell.tasks, template.tasks);
+    }
 
     #[test]
     fn every_bundled_grid_can_be_read() {

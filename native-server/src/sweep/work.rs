@@ -1,11 +1,11 @@
 //! The rows of one cell: edits made, models measured, what is there already left alone.
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use rectify_core::{
     Error, Session, fluency, metrics,
     model::{LoadedModel, Model},
-    task::{Question, Task},
+    task::{Question, Records, Task},
 };
 use rectify_protocol::{
     Cell, Command, EditMode, EditSpec, Event, Fact, Failure, Guards, Judgement, Key, Kind, Measured, Over, Regularizer,
@@ -15,7 +15,7 @@ use rectify_protocol::{
 use super::{Rows, Sweep, Unedited, Watch};
 use crate::{
     engine::{self, Cancel},
-    tasks::{self, LoadedTask},
+    tasks,
 };
 
 /// An edited model, as one regularizer leaves it.
@@ -239,8 +239,8 @@ impl Work<'_> {
         of: &LoadedModel,
         variants: &[Variant],
         edits: usize,
-        loaded: &LoadedTask,
-        records: &[(usize, Box<dyn Question>)],
+        loaded: &Records,
+        records: &[(usize, Arc<dyn Question>)],
     ) -> Result<(), Failure> {
         let task = loaded.task.id;
         let keys: Vec<Key> = records.iter().map(|(item, _)| Key::Task(task.to_owned(), *item)).collect();
@@ -274,7 +274,7 @@ impl Work<'_> {
         of: &LoadedModel,
         models: &[Model],
         task: &Task,
-        records: &[(usize, Box<dyn Question>)],
+        records: &[(usize, Arc<dyn Question>)],
         rows: usize,
     ) -> Result<Vec<Vec<Option<Judgement>>>, Failure> {
         let questions: Vec<&dyn Question> = records.iter().map(|(_, question)| question.as_ref()).collect();

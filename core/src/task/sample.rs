@@ -1,0 +1,62 @@
+//! A task's records, and samples of them.
+
+use std::sync::Arc;
+
+use rectify_protocol::{Continuation, Judgement};
+
+use super::{Question, Task};
+use crate::Result;
+
+/// A task with the records of one file, or a sample of them. Copies share the records.
+#[derive(Clone)]
+pub struct Records {
+    /// The task.
+    pub task: &'static Task,
+    /// The file's name.
+    pub file: String,
+    /// The file's SHA-256.
+    pub hash: String,
+    /// How many records the file has.
+    pub of: usize,
+    /// Records, by their number in the file.
+    pub questions: Vec<(usize, Arc<dyn Question>)>,
+}
+
+impl Records {
+    /// Every record of a file's text. `path` is its name in messages.
+    ///
+    /// # Errors
+    ///
+    /// When a record cannot be asked.
+    pub fn read(task: &'static Task, path: &str, text: &str, hash: String) -> Result<Self> {
+        let questions: Vec<(usize, Arc<dyn Question>)> =
+            (0..).zip((task.read)(path, text)?.into_iter().map(Arc::from)).collect();
+        let file = path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
+        Ok(Self { task, file, hash, of: questions.len(), questions })
+    }
+
+    /// At most `limit` of the records, at equal distances: number `⌊i·n / limit⌋` for each i.
+    pub fn sample(&self, limit: usize) -> Self {
+        let n = self.questions.len();
+        let wanted = limit.min(n);
+        let questions = (0..wanted).map(|i| self.questions[i * n / wanted].clone()).collect();
+        Self { questions, ..self.clone() }
+    }
+
+    /// The records without their numbers.
+    pub fn asked(&self) -> Vec<&dyn Question> {
+        self.questions.iter().map(|(_, question)| question.as_ref()).collect()
+    }
+}
+
+/// How right the replies to some questions are; absent where a prompt was not answered. `continuations` are those of
+/// all prompts of all questions, in order.
+pub fn judged(questions: &[&dyn Question], continuations: Vec<Option<Continuation>>) -> Vec<Option<Judgement>> {
+    let mut continuations = continuations.into_iter();
+    let judged = questions.iter().map(|question| {
+        let replies: Vec<Option<Continuation>> = continuations.by_ref().take(question.prompts().len()).collect();
+        let replies: Option<Vec<Continuation>> = replies.into_iter().collect();
+        replies.map(|replies| question.judge(&replies))
+    });
+    judged.collect()
+}
