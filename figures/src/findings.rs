@@ -66,7 +66,8 @@ fn rows<'s>(study: &'s Study, editor: &'s Editor, edits: usize) -> Vec<(String, 
     let unedited = study.kept.iter().find_map(|kept| at(kept, 0)).map(|point| ("not edited".to_owned(), point));
     let all = |kept: &Regularizer| match kept {
         Regularizer::None => "all of it".to_owned(),
-        other => other.to_string(),
+        // As the paper writes them.
+        other => other.to_string().replace("rect", "RECT").replace("pca", "PCA"),
     };
     let kept = study.kept.iter().filter_map(|kept| Some((all(kept), at(kept, edits)?)));
     unedited.into_iter().chain(kept).collect()

@@ -107,13 +107,13 @@ fn what_was_found_stands_first_beside_the_unedited_model() {
     assert!(text.contains("ROME after 5 edits"), "{text}");
     assert!(
         text.contains(
-            "open QA fell most: from 1.00 to 0.50 where all of each edit was kept. It is 1.00 with rect 40%."
+            "open QA fell most: from 1.00 to 0.50 where all of each edit was kept. It is 1.00 with RECT 40%."
         )
     );
     let row = |name: &str| text.split("<tr>").find(|row| row.contains(name)).unwrap().replace("<td>", "");
     assert!(row("not edited").contains("– – 1.00 "), "{text}");
     assert!(row("all of it").contains("1.00 1.00 0.50 ± 0.50 "), "{text}");
-    assert!(row("rect 40%").contains("0.50 1.00 1.00 "), "{text}");
+    assert!(row("RECT 40%").contains("0.50 1.00 1.00 "), "{text}");
     let single =
         Sweep { cells: vec![(cell("rome", 0, EditMode::Single), vec![fact(none, 1, 0, 1.0)])], ..Sweep::new("s") };
     assert_eq!(findings(&Study::of(&single).unwrap()).into_string(), "");

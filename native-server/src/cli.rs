@@ -3,6 +3,7 @@
 
 mod ask;
 mod data;
+mod delta;
 mod edit;
 mod eval;
 mod mend;
@@ -76,7 +77,9 @@ enum Subcommands {
     /// Train the hypernetwork that `edit --method mend` needs
     #[command(subcommand)]
     Mend(mend::Subcommands),
-    /// List, check and convert models
+    /// What another program changed in a model, as edits that can be measured here
+    Delta(delta::Args),
+    /// List, check, convert and merge models
     #[command(subcommand)]
     Models(models::Subcommands),
     /// List data sets with their licences, and fetch them
@@ -90,7 +93,13 @@ impl Subcommands {
     /// Whether there is a model whose keys and tensors [`Place::ignore`] could name.
     fn reads_a_model(&self) -> bool {
         match self {
-            Self::Ask(_) | Self::Edit(_) | Self::Eval(_) | Self::Sweep(_) | Self::Stats(_) | Self::Mend(_) => true,
+            Self::Ask(_)
+            | Self::Edit(_)
+            | Self::Eval(_)
+            | Self::Sweep(_)
+            | Self::Stats(_)
+            | Self::Mend(_)
+            | Self::Delta(_) => true,
             Self::Report(_) | Self::Models(_) | Self::Data(_) | Self::Serve(_) => false,
         }
     }
@@ -102,7 +111,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     for (flag, given) in [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default())] {
         if given && !cli.command.reads_a_model() {
             return Err(Failure::bad_input(format!(
-                "{flag} is for commands that read a model: ask, edit, eval, sweep, stats, mend"
+                "{flag} is for commands that read a model: ask, edit, eval, sweep, stats, mend, delta"
             )));
         }
     }
@@ -114,6 +123,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Subcommands::Report(args) => report::run(&args, out),
         Subcommands::Stats(args) => stats::run(&args, place, out),
         Subcommands::Mend(command) => mend::run(&command, place, out),
+        Subcommands::Delta(args) => delta::run(&args, place, out),
         Subcommands::Models(command) => models::run(&command, place, out),
         Subcommands::Data(command) => data::run(&command, out),
         Subcommands::Serve(args) => serve::run(&args, place),
@@ -263,6 +273,9 @@ mod tests {
         check_usage("rectify models check --json", &[]);
         check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
         check_usage("rectify models hash DIR", &[]);
+        check_usage("rectify models merge --model M --edits DIR --out DIR --dtype f32", &[]);
+        check_usage("rectify models merge --model M --edits DIR --out DIR --format lora --rank 4", &[]);
+        check_usage("rectify delta BASE EDITED --out DIR --json", &[]);
         check_usage("rectify data list", &[]);
         check_usage("rectify data fetch", &[]);
         check_usage("rectify data fetch gsm8k boolq --accept-licences --out DIR", &[]);

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod crew;
 pub mod device;
+pub mod edited;
 pub mod engine;
 pub mod facts;
 mod hparams;
@@ -15,6 +16,7 @@ pub mod io;
 pub mod models;
 pub mod output;
 pub mod progress;
+mod shards;
 pub mod sweep;
 pub mod tasks;
 

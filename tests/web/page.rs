@@ -172,7 +172,7 @@ fn many_edits_in_a_row_are_played_and_leave_the_visitor_s_model_alone() {
     let rows: Vec<&str> = rows.as_array().expect("rows").iter().filter_map(serde_json::Value::as_str).collect();
     let [unedited, all, rect_40, rect_20] = rows[..] else { panic!("{rows:?}") };
     assert!(unedited.starts_with("not edited") && all.starts_with("all of it"), "{rows:?}");
-    assert!(rect_40.starts_with("rect 40%") && rect_20.starts_with("rect 20%"), "{rows:?}");
+    assert!(rect_40.starts_with("RECT 40%") && rect_20.starts_with("RECT 20%"), "{rows:?}");
     assert_ne!(all, rect_20);
     assert_eq!(
         page.run("return document.querySelectorAll('.study figure svg').length > 5", serde_json::json!([])),

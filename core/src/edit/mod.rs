@@ -31,7 +31,7 @@ pub use keys::history_keys;
 pub(crate) use plan::moment_of;
 pub use plan::{Input, LayerKeys, Plan};
 pub use prune::prune;
-pub use rank::{low_rank, pca};
+pub use rank::{Factors, low_rank, pca};
 use rectify_protocol::{EditorSpec, Fact, Progress, bounds};
 pub(crate) use regularize::seed_of_matrix;
 pub use regularize::{n_kept, random, rect, regularize};

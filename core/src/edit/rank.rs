@@ -26,6 +26,53 @@ pub(super) fn low_rank_delta(left: MatRef<'_, f64>, right: MatRef<'_, f64>, like
     Delta::LowRank { left: tensor(left, &device), right: tensor(right, &device) }
 }
 
+/// A change as the product of two thin matrices.
+pub struct Factors {
+    /// `[d_in, rank]`, row by row.
+    pub left: Vec<f32>,
+    /// `[rank, d_out]`, row by row.
+    pub right: Vec<f32>,
+    /// Their inner dimension.
+    pub rank: usize,
+    /// The Frobenius norm of what they leave out, as a share of the change's.
+    pub error: f64,
+}
+
+impl Factors {
+    /// The closest product of this rank to `change [d_in, d_out]` (Eckart and Young): `U √S · √S Vᵀ`. Without a rank, of
+    /// the smallest that leaves out less than [`Self::NEGLIGIBLE`].
+    ///
+    /// # Errors
+    ///
+    /// When the change is not finite.
+    pub fn of(change: &[f32], [rows, columns]: [usize; 2], rank: Option<usize>) -> Result<Self> {
+        let dense = Mat::from_fn(rows, columns, |i, j| f64::from(change[i * columns + j]));
+        let Svd { u, s, v } = svd_of_product(dense.as_ref(), Mat::<f64>::identity(columns, columns).as_ref())?;
+        // What is left out when so many are kept, from all down to none: small ones first, so that they are not lost.
+        let mut left_out: Vec<f64> = vec![0.0];
+        for s in s.iter().rev() {
+            left_out.push(left_out.last().expect("begins with one") + s * s);
+        }
+        left_out.reverse();
+        let all = left_out[0].sqrt();
+        let error = |rank: usize| if all > 0.0 { left_out[rank].sqrt() / all } else { 0.0 };
+        let enough = || (0..=s.len()).find(|rank| error(*rank) < Self::NEGLIGIBLE).unwrap_or(s.len());
+        let rank = rank.unwrap_or_else(enough).clamp(1, s.len());
+        let part = |of: &Mat<f64>, row: usize, k: usize| (of[(row, k)] * s[k].sqrt()) as f32;
+        let mut factors = Self { left: Vec::new(), right: Vec::new(), rank, error: error(rank) };
+        for i in 0..rows {
+            factors.left.extend((0..rank).map(|k| part(&u, i, k)));
+        }
+        for k in 0..rank {
+            factors.right.extend((0..columns).map(|j| part(&v, j, k)));
+        }
+        Ok(factors)
+    }
+
+    /// A change is known as the difference of two matrices in 32 bits, which are rounded: about so much is noise.
+    pub const NEGLIGIBLE: f64 = 1e-4;
+}
+
 /// PCA k % as published: rows are samples, columns are centred, and the *scores* of the first `⌊keep · columns⌋`
 /// components are written where the update stood, without going back to the update's own coordinates.
 ///

@@ -17,6 +17,10 @@ pub(super) struct Family {
     pub model_type: &'static str,
     /// What the rest of the program calls it.
     pub kind: ArchitectureKind,
+    /// What the names of blocks begin with in the whole model; a checkpoint's file may leave it out.
+    pub root: &'static str,
+    /// Whether matrices are stored `[d_out, d_in]`.
+    pub stores_transposed: bool,
     /// Asks for every key that matters, and says how the model is made of its tensors.
     pub read: fn(&mut Config) -> Result<Build>,
     /// Whether a tensor is a token embedding or an output head, which are split by rows.

@@ -61,6 +61,44 @@ impl<'a> Description<'a> {
     }
 }
 
+/// How a family's checkpoints name and store a block's matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What names begin with in the whole model: `transformer.`. A checkpoint's file may leave it out, as GPT-2's do.
+    pub root: &'static str,
+    /// Whether matrices are stored `[d_out, d_in]`.
+    pub transposed: bool,
+}
+
+impl Layout {
+    /// By the bytes of `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the file is malformed or names a family we do not have.
+    pub fn of(config: &[u8]) -> Result<Self> {
+        let family = family(&mut Config::from_json(config)?)?;
+        Ok(Self { root: family.root, transposed: family.stores_transposed })
+    }
+}
+
+fn family(config: &mut Config) -> Result<&'static Family> {
+    let found = config.value("model_type").unwrap_or_default();
+    let known = || FAMILIES.iter().map(|family| format!("{:?}", family.model_type)).collect::<Vec<_>>().join(", ");
+    match FAMILIES.iter().find(|family| found == family.model_type) {
+        Some(family) => Ok(family),
+        None => config.refuse("model_type", &found, &format!("these can be edited: {}", known())),
+    }
+}
+
+/// The hash that names a model: SHA-256 of its weights' only file, or of its shards' hashes in order; hexadecimal.
+pub fn model_hash(shards: &[[u8; 32]]) -> String {
+    match shards {
+        [only] => hex(only),
+        several => hex(&Sha256::digest(several.concat()).into()),
+    }
+}
+
 /// Takes a checkpoint file by file and makes a model of it.
 pub struct Loader {
     family: &'static Family,
@@ -83,11 +121,7 @@ impl Loader {
     pub fn new(files: &Description<'_>, device: &Device) -> Result<Self> {
         let mut config = Config::from_json(files.config)?;
         let ignore = files.ignore.iter().map(|name| (name.clone(), config.ignore(name))).collect();
-        let found = config.value("model_type").unwrap_or_default();
-        let Some(family) = FAMILIES.iter().find(|family| found == family.model_type) else {
-            let known: Vec<String> = FAMILIES.iter().map(|family| format!("{:?}", family.model_type)).collect();
-            return config.refuse("model_type", &found, &format!("these can be edited: {}", known.join(", ")));
-        };
+        let family = family(&mut config)?;
         let build = (family.read)(&mut config)?;
         let ends = end_tokens(&mut config, files.generation_config)?;
         config.finish()?;
@@ -158,10 +192,7 @@ impl Loader {
             let problem = format!("puts the token {id} before every text, but the embedding has only {vocab} rows");
             return Err(Error::bad_file("tokenizer.json", problem));
         }
-        let hash = match self.hashes.as_slice() {
-            [only] => hex(only),
-            several => hex(&Sha256::digest(several.concat()).into()),
-        };
+        let hash = model_hash(&self.hashes);
         let (editors, tokenizer, ends) = (presets(&model), self.tokenizer, self.ends);
         let precision = self.tensors.precision();
         let ignored = self.ignore.into_iter().map(|(name, _)| name).collect();

@@ -24,6 +24,8 @@ use crate::{
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
     kind: ArchitectureKind::Gpt2,
+    root: "transformer.",
+    stores_transposed: false,
     read,
     is_embedding: |name| name.ends_with("wte.weight") || name == HEAD,
     // The causal mask, and what blocked scores are set to.

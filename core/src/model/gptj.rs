@@ -25,6 +25,8 @@ use crate::{Result, kernels::gelu_tanh};
 pub(super) const FAMILY: Family = Family {
     model_type: "gptj",
     kind: ArchitectureKind::GptJ,
+    root: "transformer.",
+    stores_transposed: true,
     read,
     is_embedding: |name| name.ends_with("wte.weight") || name == HEAD,
     // The causal mask, and what blocked scores are set to.

@@ -23,6 +23,8 @@ use crate::{Result, kernels::silu_gate};
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
     kind: ArchitectureKind::Llama,
+    root: "model.",
+    stores_transposed: true,
     read: |config| {
         let biases = config.flag("attention_bias", false)?;
         let mlp = config.flag("mlp_bias", false)?;

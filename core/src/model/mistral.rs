@@ -13,6 +13,8 @@ use super::{
 pub(super) const FAMILY: Family = Family {
     model_type: "mistral",
     kind: ArchitectureKind::Mistral,
+    root: "model.",
+    stores_transposed: true,
     read: |config| {
         // `null` is no window; where the key is absent transformers takes 4096, and 8 groups.
         let silent = !config.has("sliding_window");

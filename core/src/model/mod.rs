@@ -30,7 +30,7 @@ mod tensors;
 mod trunk;
 mod weights;
 
-pub use checkpoint::{Description, LoadedModel, Loader};
+pub use checkpoint::{Description, Layout, LoadedModel, Loader, model_hash};
 pub use delta::{Delta, WeightDelta};
 pub use frame::{Cache, Frame};
 pub use presets::presets;

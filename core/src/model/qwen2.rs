@@ -12,6 +12,8 @@ use crate::Result;
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     kind: ArchitectureKind::Qwen2,
+    root: "model.",
+    stores_transposed: true,
     read: |config| {
         let biases = Biases { query_key_value: true, ..Biases::default() };
         let window = window(config)?;

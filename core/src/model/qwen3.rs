@@ -11,6 +11,8 @@ use super::{
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
     kind: ArchitectureKind::Qwen3,
+    root: "model.",
+    stores_transposed: true,
     read: |config| {
         let biases = config.flag("attention_bias", false)?;
         let biases = Biases { query_key_value: biases, output: biases, mlp: false };

@@ -138,20 +138,24 @@ fn Spark(values: Vec<f64>, level: Option<f64>) -> impl IntoView {
 /// Questions that were answered rightly before the edits, or better.
 #[component]
 fn Lost(items: Vec<(Item, Item)>, known: bool) -> impl IntoView {
+    const SHOWN: usize = 8;
     let words = match (known, items.len()) {
-        (false, _) => "Not asked yet.",
-        (true, 0) => "Every one of these questions is answered as well as before the edits.",
-        (true, 1) => "One question was answered better before the edits:",
-        (true, _) => "These were answered better before the edits:",
+        (false, _) => "Not asked yet.".to_owned(),
+        (true, 0) => "Every one of these questions is answered as well as before the edits.".to_owned(),
+        (true, 1) => "One question was answered better before the edits:".to_owned(),
+        (true, n) if n > SHOWN => format!("{n} were answered better before the edits; {SHOWN} of them:"),
+        (true, n) => format!("{n} were answered better before the edits:"),
     };
-    let shown = items.into_iter().take(8).map(|(then, now)| {
-        let first = |texts: &[String]| texts.first().map(|text| text.trim().to_owned()).unwrap_or_default();
+    let shown = items.into_iter().take(SHOWN).map(|(then, now)| {
+        // Of a record with several prompts, the first whose reply is another now.
+        let at = then.replies.iter().zip(&now.replies).position(|(then, now)| then != now).unwrap_or(0);
+        let text = |texts: &[String]| texts.get(at).map(|text| text.trim().to_owned()).unwrap_or_default();
         view! {
             <li>
-                <p class="asked-of">{view::end_of(&first(&now.prompts), 160)}</p>
-                <p>"right: " <b>{view::end_of(&first(&now.answers), 80)}</b></p>
-                <p>"before: " {view::start_of(&first(&then.replies), 80)}</p>
-                <p class="bad">"now: " {view::start_of(&first(&now.replies), 80)}</p>
+                <p class="asked-of">{view::end_of(&text(&now.prompts), 160)}</p>
+                <p>"right: " <b>{view::end_of(&text(&now.answers), 80)}</b></p>
+                <p>"before: " {view::start_of(&text(&then.replies), 80)}</p>
+                <p class="bad">"now: " {view::start_of(&text(&now.replies), 80)}</p>
             </li>
         }
     });

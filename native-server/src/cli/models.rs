@@ -1,7 +1,6 @@
 //! `rectify models`: what is bundled, whether it is intact, and in which precision it is stored.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
     fs,
@@ -9,17 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use half::{bf16, f16};
-use rectify_core::model::open;
 use rectify_protocol::{CatalogFile, CatalogModel, Failure};
-use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
+use safetensors::Dtype;
 use serde::Serialize;
 
-use super::Place;
+use super::{Place, ask::read_delta};
 use crate::{
+    edited::{Adapted, Edits, write_adapter, write_model},
     io,
-    models::{Source, Static},
-    output::{self, OutDir},
+    models::Static,
+    shards::Written,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -38,6 +36,8 @@ pub(super) enum Subcommands {
     },
     /// Write a model's weights as f16 or f32
     Convert(Convert),
+    /// Write a model with edits in it, whole or as a LoRA adapter, for transformers, PEFT and others
+    Merge(Merge),
     /// Print the `files` of models.json for a folder
     #[command(hide = true)]
     Hash {
@@ -57,6 +57,35 @@ pub(super) struct Convert {
     /// A new or empty folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Merge {
+    /// A bundled model's id or a folder
+    #[arg(long)]
+    model: String,
+    /// The change that `edit --out` wrote
+    #[arg(long, value_name = "DIR|FILE")]
+    edits: PathBuf,
+    /// A new or empty folder
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// model (config, vocabulary and all weights) or lora (an adapter for PEFT)
+    #[arg(long, default_value = "model")]
+    format: Form,
+    /// f16 or f32; each tensor keeps its type when absent
+    #[arg(long, value_parser = precision, conflicts_with = "rank")]
+    dtype: Option<Dtype>,
+    /// The adapter's rank; the smallest that leaves out nothing but noise when absent
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    rank: Option<u32>,
+}
+
+/// How an edited model is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    Model,
+    Lora,
 }
 
 fn precision(text: &str) -> Result<Dtype, String> {
@@ -85,7 +114,10 @@ pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> 
                 n => Err(io::internal(format!("{n} of {} models are not as models.json says", report.len()))),
             }
         }
-        Subcommands::Convert(args) => convert(&place.model(&args.model)?, args.dtype, &args.out),
+        Subcommands::Convert(args) => {
+            write_model(&place.model(&args.model)?, None, Some(args.dtype), &args.out).map(drop)
+        }
+        Subcommands::Merge(args) => merge(args, place),
         Subcommands::Hash { folder } => io::print(out, &io::to_json(&hash(folder)?)?),
     }
 }
@@ -165,118 +197,47 @@ fn hash(folder: &Path) -> Result<Vec<CatalogFile>, Failure> {
     Ok(files)
 }
 
-/// What goes along with the weights, where it exists.
-const COMPANIONS: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-];
-
-fn convert(source: &Source, dtype: Dtype, out: &Path) -> Result<(), Failure> {
-    let shards = source.shards()?;
-    let config_path = source.folder.join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&io::read_bytes(&config_path)?)
-        .map_err(|error| Failure::bad_input(format!("{}: {error}", config_path.display())))?;
-    let fields = config.as_object_mut();
-    let fields = fields.ok_or_else(|| Failure::bad_input(format!("{} is no JSON object", config_path.display())))?;
-    let name = if dtype == Dtype::F16 { "float16" } else { "float32" };
-    // As the file has it: transformers from 5 on writes `dtype`, what came before `torch_dtype`.
-    let keys = ["dtype", "torch_dtype"].map(|key| (key, fields.contains_key(key)));
-    for (key, _) in keys.into_iter().filter(|(key, there)| *there || *key == "torch_dtype" && !keys[0].1) {
-        fields.insert(key.into(), name.into());
-    }
-
-    let folder = OutDir::prepare(out, output::Kind::Model)?;
-    for shard in &shards {
-        convert_shard(shard, dtype, &folder)?;
-    }
-    for name in COMPANIONS {
-        let path = source.folder.join(name);
-        let of_shards = name.ends_with(".index.json");
-        if path.is_file() && !(of_shards && shards[0].ends_with("model.safetensors")) {
-            folder.write(name, &io::read_bytes(&path)?)?;
-        }
-    }
-    folder.write("config.json", io::to_json(&config)?.as_bytes())?;
-    folder.commit()
-}
-
-fn convert_shard(path: &Path, dtype: Dtype, folder: &OutDir) -> Result<(), Failure> {
-    let bad = |problem: String| Failure::bad_input(format!("{}: {problem}", path.display()));
-    let bytes = io::map(path)?;
-    let tensors = open(&path.display().to_string(), &bytes)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
-    let mut converted = Vec::new();
-    for (name, view) in tensors.tensors() {
-        let lost = |value: &f32| !value.is_finite() || dtype == Dtype::F16 && value.abs() > f16::MAX.to_f32();
-        match floats(&view).and_then(|mut values| values.find(lost)) {
-            None => {}
-            Some(value) if value.is_finite() => {
-                return Err(bad(format!("the tensor {name:?} has values that f16 cannot hold")));
+/// Writes a model with edits in it, and says what became of them.
+fn merge(args: &Merge, place: &Place) -> Result<(), Failure> {
+    let (path, bytes) = read_delta(&args.edits)?;
+    let edits = Edits::read(path, &bytes)?;
+    let source = place.model(&args.model)?;
+    if args.format == Form::Lora {
+        for Adapted { module, rank, error } in
+            write_adapter(&source, &edits, args.rank.map(|rank| rank as usize), &args.out)?
+        {
+            io::say(&format!("{module}: rank {rank}, which leaves out {:.3}% of the change", error * 100.0));
+            if error > WORTH_A_WARNING {
+                io::warn("so much of the change is missing; a larger --rank keeps more of it");
             }
-            Some(_) => return Err(bad(format!("the tensor {name:?} holds numbers that are not finite"))),
         }
-        converted.push((name, Converted { view, dtype }));
+        return Ok(());
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    safetensors::serialize_to_file(converted, header.metadata().clone(), &folder.path(&name)).map_err(|error| {
-        match error {
-            safetensors::SafeTensorError::IoError(error) => folder.cannot_write(&name, &error),
-            other => bad(other.to_string()),
-        }
-    })
-}
-
-/// A tensor in another precision; what is no float stays as it is.
-struct Converted<'a> {
-    view: TensorView<'a>,
-    dtype: Dtype,
-}
-
-impl View for Converted<'_> {
-    fn dtype(&self) -> Dtype {
-        if floats(&self.view).is_some() { self.dtype } else { self.view.dtype() }
+    if args.rank.is_some() {
+        return Err(Failure::bad_input("--rank is for --format lora"));
     }
-
-    fn shape(&self) -> &[usize] {
-        self.view.shape()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match floats(&self.view) {
-            Some(values) if self.dtype == Dtype::F16 => {
-                values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect::<Vec<u8>>().into()
-            }
-            Some(values) => values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into(),
-            None => self.view.data().into(),
+    for Written { name, dtype, rounding } in write_model(&source, Some(edits), args.dtype, &args.out)? {
+        io::say(&format!("{name}: stored as {dtype:?}, whose rounding changes the edit by {:.3}%", rounding * 100.0));
+        if rounding > WORTH_A_WARNING {
+            io::warn("that may be felt: the model answers as edited only nearly; --dtype f32 keeps all of it");
         }
     }
-
-    fn data_len(&self) -> usize {
-        match floats(&self.view) {
-            Some(_) => self.view.shape().iter().product::<usize>() * if self.dtype == Dtype::F16 { 2 } else { 4 },
-            None => self.view.data().len(),
-        }
-    }
+    Ok(())
 }
 
-/// A tensor's values, if they are floats.
-fn floats<'a>(view: &TensorView<'a>) -> Option<Box<dyn Iterator<Item = f32> + 'a>> {
-    let data = view.data();
-    Some(match view.dtype() {
-        Dtype::F16 => Box::new(data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32())),
-        Dtype::BF16 => Box::new(data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32())),
-        Dtype::F32 => Box::new(data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
-        Dtype::F64 => Box::new(data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32)),
-        _ => return None,
-    })
-}
+/// What is lost of a change, as a share of it, that a person should know of.
+const WORTH_A_WARNING: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
+    use safetensors::{SafeTensors, tensor::TensorView};
+
     use super::*;
+    use crate::models::Source;
+
+    fn convert(source: &Source, dtype: Dtype, out: &Path) -> Result<(), Failure> {
+        write_model(source, None, Some(dtype), out).map(drop)
+    }
 
     fn write_shard(path: &Path, values: &[f32]) {
         let floats: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -1,0 +1,210 @@
+//! `rectify delta`.
+
+use std::{collections::BTreeMap, fmt::Write as _, io::Write, path::PathBuf};
+
+use memmap2::Mmap;
+use rectify_core::{edit::Factors, model::open};
+use rectify_protocol::{Command, Event, Failure, WeightChange};
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
+
+use super::{Desk, Place, unexpected};
+use crate::{
+    device::DeviceKind,
+    io,
+    models::Source,
+    output::{self, OutDir},
+    shards::floats,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The unedited model: a bundled model's id or a folder
+    base: String,
+    /// The same model after some program edited it: a folder
+    edited: String,
+    /// Write delta.safetensors into this folder, for --edits of the other commands
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
+    #[arg(long, default_value = "flex")]
+    device: DeviceKind,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What differs in one matrix.
+#[derive(Serialize)]
+struct Difference {
+    #[serde(flatten)]
+    change: WeightChange,
+    /// The smallest rank of a change that leaves out nothing but noise, and how much it leaves out.
+    rank: usize,
+    rank_error: f64,
+}
+
+pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
+    let (base, edited) = (place.model(&args.base)?, place.model(&args.edited)?);
+    let changes = differences(&Shards::of(&base)?, &Shards::of(&edited)?)?;
+    if changes.is_empty() {
+        return Err(Failure::bad_input(format!("{} and {} have the same weights", args.base, args.edited)));
+    }
+    let folder = OutDir::prepare(&args.out, output::Kind::Edit)?;
+    let mut desk = Desk::open(&args.base, place, args.device)?;
+    let bytes = file(&changes, &desk.info().hash)?;
+    let path = args.out.join("delta.safetensors");
+    // Checks that editors could have changed these matrices.
+    desk.session.apply_delta(&path.display().to_string(), &bytes)?;
+    let weights = match desk.handle(Command::Changes)? {
+        Event::Changed(weights) => weights,
+        other => return Err(unexpected(&other)),
+    };
+    let mut found = Vec::with_capacity(weights.len());
+    for mut change in weights {
+        change.blocks = None;
+        let (shape, values) = &changes[&change.name];
+        let factors = Factors::of(values, *shape, None)?;
+        found.push(Difference { change, rank: factors.rank, rank_error: factors.error });
+    }
+    drop(desk);
+    folder.write("delta.safetensors", &bytes)?;
+    folder.commit()?;
+    io::print(out, &if args.json { io::to_json(&found)? } else { table(&found) })
+}
+
+/// Changes `[rows, columns]` by tensor, in the orientation of the files.
+type Changes = BTreeMap<String, ([usize; 2], Vec<f32>)>;
+
+/// A model's files.
+struct Shards(Vec<(String, Mmap)>);
+
+impl Shards {
+    fn of(source: &Source) -> Result<Self, Failure> {
+        let map = |path: PathBuf| Ok((path.display().to_string(), io::map(&path)?));
+        Ok(Self(source.shards()?.into_iter().map(map).collect::<Result<_, Failure>>()?))
+    }
+
+    fn tensors(&self) -> Result<BTreeMap<String, TensorView<'_>>, Failure> {
+        let mut all = BTreeMap::new();
+        for (file, bytes) in &self.0 {
+            for (name, view) in open(file, bytes)?.tensors() {
+                all.insert(name, view);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// By how much tensors differ, of those that do. What both store must be the same otherwise.
+fn differences(base: &Shards, edited: &Shards) -> Result<Changes, Failure> {
+    let (base, mut edited) = (base.tensors()?, edited.tensors()?);
+    let mut changes = Changes::new();
+    for (name, before) in &base {
+        let refuse = |what: String| Failure::bad_input(format!("the tensor {name:?} {what}"));
+        let after = edited.remove(name).ok_or_else(|| refuse("is missing in the edited model".into()))?;
+        if before.shape() != after.shape() {
+            return Err(refuse(format!("is {:?} in the edited model and was {:?}", after.shape(), before.shape())));
+        }
+        if before.dtype() == after.dtype() && before.data() == after.data() {
+            continue;
+        }
+        let (Some(old), Some(new)) = (floats(before), floats(&after)) else {
+            return Err(refuse("is another one in the edited model, and holds no floats".into()));
+        };
+        let change: Vec<f32> = old.zip(new).map(|(old, new)| new - old).collect();
+        if change.iter().all(|change| *change == 0.0) {
+            continue;
+        }
+        let [rows, columns] = *before.shape() else {
+            return Err(refuse(format!("differs, and is no matrix but {:?}", before.shape())));
+        };
+        changes.insert(name.clone(), ([rows, columns], change));
+    }
+    match edited.keys().next() {
+        Some(name) => Err(Failure::bad_input(format!("the tensor {name:?} is only in the edited model"))),
+        None => Ok(changes),
+    }
+}
+
+/// The changes as `edit --out` writes them.
+fn file(changes: &Changes, hash: &str) -> Result<Vec<u8>, Failure> {
+    let bytes: Vec<(&String, [usize; 2], Vec<u8>)> = changes
+        .iter()
+        .map(|(name, (shape, values))| (name, *shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("a change is as large as its shape"))
+    });
+    let metadata = [("model_hash".to_owned(), hash.to_owned())].into();
+    safetensors::serialize(views, Some(metadata)).map_err(|error| io::internal(error.to_string()))
+}
+
+/// The paper's Table 1 for these matrices, with their ranks.
+fn table(found: &[Difference]) -> String {
+    let widest = found.iter().map(|found| found.change.name.len()).max().unwrap_or(0).max("matrix".len());
+    let [low, high] = WeightChange::THRESHOLDS;
+    let mut text = format!(
+        "{:<widest$} {:>12} {:>12} {:>9} {:>9} {:>6}\n",
+        "matrix",
+        "‖ΔW‖₁",
+        "‖ΔW‖₂",
+        format!(">{low}"),
+        format!(">{high}"),
+        "rank"
+    );
+    for Difference { change, rank, .. } in found {
+        let above = |threshold: f64| {
+            let above = change.above.iter().find(|above| above.threshold == threshold);
+            above.map_or_else(|| "–".into(), |above| format!("{:.1}%", above.share * 100.0))
+        };
+        let _ = writeln!(
+            text,
+            "{:<widest$} {:>12.4} {:>12.4} {:>9} {:>9} {:>6}",
+            change.name,
+            change.manhattan,
+            change.frobenius,
+            above(low),
+            above(high),
+            rank
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn write(folder: &Path, name: &str, values: &[f32], shape: &[usize]) -> Source {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+        std::fs::create_dir_all(folder).unwrap();
+        safetensors::serialize_to_file([(name, view)], None, &folder.join("model.safetensors")).unwrap();
+        Source::new("x", folder)
+    }
+
+    #[test]
+    fn what_differs_otherwise_than_a_matrix_is_refused_by_name() {
+        let here = tempfile::tempdir().unwrap();
+        let make = |folder: &str, name, values: &[f32], shape: &[usize]| {
+            Shards::of(&write(&here.path().join(folder), name, values, shape)).unwrap()
+        };
+        let base = make("base", "w", &[1.0, 2.0], &[1, 2]);
+        let same = make("same", "w", &[1.0, 2.0], &[1, 2]);
+        assert!(differences(&base, &same).unwrap().is_empty());
+        let other = make("other", "w", &[1.5, 2.0], &[1, 2]);
+        assert_eq!(differences(&base, &other).unwrap()["w"], ([1, 2], vec![0.5, 0.0]));
+        for (edited, complaint) in [
+            (make("shape", "w", &[1.0, 2.0], &[2, 1]), "\"w\" is [2, 1] in the edited model and was [1, 2]"),
+            (make("name", "v", &[1.0, 2.0], &[1, 2]), "\"w\" is missing in the edited model"),
+        ] {
+            let failure = differences(&base, &edited).unwrap_err();
+            assert!(failure.message.contains(complaint), "{failure}");
+        }
+        let (base, norm) = (make("b", "n", &[1.0], &[1]), make("n", "n", &[2.0], &[1]));
+        assert!(differences(&base, &norm).unwrap_err().message.contains("\"n\" differs, and is no matrix"));
+    }
+}
