@@ -252,6 +252,12 @@ mod tests {
         check_usage("rectify edit --model M --facts FILE --index 0..3 --method rome --layer 5 --contexts 7", &[]);
         check_usage("rectify edit --model M --facts F --method rome --covariance none --key mean --set v_lr=0.1", &[]);
         check_usage("rectify edit --model M --facts F --method rome --set v_lr=0.1 --set kl_factor=0 --seed 3", &[]);
+        check_usage("rectify edit --model M --method rome --subject S --prompt P --target-new T", &[]);
+        check_usage(
+            "rectify edit --model M --method rome --subject S --prompt P --target-new T --target-true T --paraphrase A \
+             --paraphrase B --neighbor N",
+            &[],
+        );
         check_usage("rectify edit --model M --facts F --method rome --regularizer rect --keep 40% --json", &[]);
         check_usage("rectify edit --model M --facts F --method rome --mode sequential --device flex --out D", &[]);
         for method in rectify_protocol::EditorSpec::METHODS {
@@ -298,6 +304,10 @@ mod tests {
         }
         check_usage(&edit("--method rome --set v_lr"), &["NAME=VALUE"]);
         check_usage(&edit(""), &["--method"]);
+        check_usage(&edit("--method rome --subject S --prompt P --target-new T"), &["--facts", "cannot be used with"]);
+        check_usage("rectify edit --model M --method rome", &["--facts"]);
+        check_usage("rectify edit --model M --method rome --subject S --prompt P", &["--target-new"]);
+        check_usage("rectify edit --model M --method rome --facts F --paraphrase P", &["--subject"]);
         let train = |rest: &str| format!("rectify mend train --model M --facts F --out O {rest}");
         check_usage(&train(""), &["--validation"]);
         check_usage(&train("--validation V --outer rephrse"), &["unknown outer prompt", "did you mean \"rephrase\"?"]);

@@ -79,9 +79,26 @@ pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
+/// All that comes through standard input, which must be UTF-8.
+pub fn read_stdin() -> Result<String, Failure> {
+    let name = Path::new("standard input");
+    let mut bytes = Vec::new();
+    let read = io::stdin().take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| cannot_read(name, &error))?;
+    if read as u64 > LARGEST {
+        return Err(endless(name));
+    }
+    text("standard input", bytes)
+}
+
+/// Bytes of whatever has no size of its own.
+const LARGEST: u64 = 1 << 28;
+
+fn endless(path: &Path) -> Failure {
+    Failure::bad_input(format!("{} does not end within {} MiB", path.display(), LARGEST >> 20))
+}
+
 /// A whole file, or what comes through a pipe: whatever has no size of its own must end.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    const LARGEST: u64 = 1 << 28;
     let read = || {
         let file = fs::File::open(path)?;
         if file.metadata()?.is_file() {
@@ -91,8 +108,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
         let read = file.take(LARGEST + 1).read_to_end(&mut bytes)?;
         Ok((read as u64 <= LARGEST).then_some(bytes))
     };
-    let endless = || Failure::bad_input(format!("{} does not end within {} MiB", path.display(), LARGEST >> 20));
-    read().map_err(|error: io::Error| cannot_read(path, &error))?.ok_or_else(endless)
+    read().map_err(|error: io::Error| cannot_read(path, &error))?.ok_or_else(|| endless(path))
 }
 
 /// A file as memory, read as it is touched.

@@ -64,6 +64,10 @@ impl Desk {
         self.folder.path().join(name)
     }
 
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
     /// `edit` on a golden model with literal contexts, which are quick.
     pub fn edit<'a>(&'a self, model: &'a str, contexts: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         let mut args = vec!["edit", "--model", model, "--facts", &self.facts, "--method", "rome", "--layer", "1"];

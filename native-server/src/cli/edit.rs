@@ -10,7 +10,7 @@ use std::{
 use rectify_core::edit::moments::Moment;
 use rectify_protocol::{
     Command, EditMode, EditReport, EditSpec, EditorSpec, Event, Fact, FactReport, FailedRecord, Failure, Kind,
-    ProbabilityMeans, RunCommand, RunReport, Summary, WeightChange, unknown,
+    Neighbor, ProbabilityMeans, RunCommand, RunReport, Summary, WeightChange, unknown,
 };
 
 use super::{
@@ -32,9 +32,11 @@ pub(super) struct Args {
     /// A bundled model's id or a folder
     #[arg(long)]
     model: String,
-    /// An edit set: zsRE, CounterFact (either form), KnowEdit or Rectify's own JSON
-    #[arg(long, value_name = "FILE")]
-    facts: PathBuf,
+    /// An edit set: zsRE, CounterFact (either form), KnowEdit or Rectify's own JSON; - is stdin
+    #[arg(long, value_name = "FILE", required_unless_present = "subject", conflicts_with = "subject")]
+    facts: Option<PathBuf>,
+    #[command(flatten)]
+    fact: OneFact,
     /// Which records, from 0: a number or a half-open range such as 0..3. Default: all
     #[arg(long, value_parser = index, value_name = "N|N..M", allow_hyphen_values = true)]
     index: Option<Range<usize>>,
@@ -57,11 +59,69 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// A fact without a file.
+#[derive(Debug, clap::Args)]
+struct OneFact {
+    /// Edit one fact, given here: what it is about
+    #[arg(long, requires_all = ["prompt", "target_new"])]
+    subject: Option<String>,
+    /// The text that ends where the answer begins; {} stands for the subject
+    #[arg(long, requires = "subject")]
+    prompt: Option<String>,
+    /// What the model should answer
+    #[arg(long, requires = "subject", value_name = "TEXT")]
+    target_new: Option<String>,
+    /// What it answers now, to be compared with
+    #[arg(long, requires = "subject", value_name = "TEXT")]
+    target_true: Option<String>,
+    /// Another way to ask, for generalization. May be repeated
+    #[arg(long, requires = "subject", value_name = "PROMPT")]
+    paraphrase: Vec<String>,
+    /// A question about something else, for locality. May be repeated
+    #[arg(long, requires = "subject", value_name = "PROMPT")]
+    neighbor: Vec<String>,
+}
+
+/// What reports call a fact that was given on the command line.
+const GIVEN: &str = "the command line";
+
+impl OneFact {
+    /// The fact as the text of a file.
+    fn text(&self) -> Option<Result<String, Failure>> {
+        let subject = self.subject.clone()?;
+        let filled = |text: &String| text.replace("{}", &subject);
+        let neighbor = |prompt: &String| Neighbor { prompt: prompt.clone(), target: None };
+        let fact = Fact {
+            prompt: self.prompt.as_ref().map(filled).unwrap_or_default(),
+            target_new: self.target_new.clone().unwrap_or_default(),
+            target_true: self.target_true.clone(),
+            paraphrases: self.paraphrase.iter().map(filled).collect(),
+            neighbors: self.neighbor.iter().map(neighbor).collect(),
+            subject,
+            ..Fact::default()
+        };
+        Some(io::to_json(&[fact]))
+    }
+}
+
 fn mode(text: &str) -> Result<EditMode, String> {
     text.parse().map_err(|()| unknown("mode", text, EditMode::NAMES))
 }
 
 impl Args {
+    /// What messages and reports call the facts' file.
+    fn facts_name(&self) -> String {
+        self.facts.as_ref().map_or_else(|| GIVEN.to_owned(), |path| path.display().to_string())
+    }
+
+    fn facts_text(&self) -> Result<String, Failure> {
+        match (&self.facts, self.fact.text()) {
+            (Some(path), _) if path.as_os_str() == "-" => io::read_stdin(),
+            (Some(path), _) => io::read_text(path),
+            (None, text) => text.unwrap_or_else(|| Err(Failure::bad_input("no facts are named"))),
+        }
+    }
+
     /// What was asked for, as a report says it.
     fn command(&self, format: &str, range: Range<usize>, spec: EditSpec) -> RunCommand {
         let covariance = match self.settings.covariance() {
@@ -71,7 +131,7 @@ impl Args {
         };
         RunCommand {
             program: crate::PROGRAM.into(),
-            facts: self.facts.display().to_string(),
+            facts: self.facts_name(),
             format: format.into(),
             index: [range.start, range.end],
             mode: self.mode,
@@ -86,8 +146,8 @@ impl Args {
 pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     // Whatever is wrong with the input is said before a model is read.
     args.settings.check()?;
-    let text = io::read_text(&args.facts)?;
-    let set = EditSet::read(&args.facts.display().to_string(), &text)?;
+    let text = args.facts_text()?;
+    let set = EditSet::read(&args.facts_name(), &text)?;
     let range = args.index.clone().unwrap_or(0..set.len());
     let (facts, bad) = set.usable(range.clone())?;
     warn_of_spaces(&facts);
