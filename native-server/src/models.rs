@@ -9,7 +9,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Precision, Progress, nearest};
 
-use crate::{engine, hparams, io};
+use crate::{engine, hparams, hub, io};
 
 /// The folder with what is shipped as it is, and its catalog.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ pub struct Source {
     pub precision: Precision,
 }
 
-/// The model `name` stands for: a bundled id or, failing that, a folder.
+/// The model `name` stands for: a bundled id or, failing that, a folder; failing that, one of the Hugging Face Hub's.
 pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, Failure> {
     let folder = Path::new(name);
     match statics {
@@ -119,7 +119,10 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
             if folder.is_dir() {
                 return Ok(statics.unlisted(name, folder));
             }
-            Err(statics.unknown(name, "no bundled model and no folder"))
+            match from_hub(name) {
+                Some(folder) => Ok(statics.unlisted(name, &folder?)),
+                None => Err(statics.unknown(name, "no bundled model and no folder")),
+            }
         }),
         Err(_) if folder.is_dir() => Ok(Source::new(name, folder)),
         Err(failure) => Err(Failure {
@@ -127,6 +130,17 @@ pub fn resolve(statics: Result<Static, Failure>, name: &str) -> Result<Source, F
             ..failure
         }),
     }
+}
+
+/// The folder of a model of the hub, where the text can be a name of one.
+fn from_hub(name: &str) -> Option<Result<PathBuf, Failure>> {
+    let known = hub::models::Name::parse(name)?;
+    let folder = hub::models::folder(&known);
+    let beside = |failure: Failure| Failure {
+        message: format!("{name:?} is no bundled model and no folder, and {failure}"),
+        ..failure
+    };
+    Some(folder.map_err(beside))
 }
 
 impl Source {

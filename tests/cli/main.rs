@@ -4,6 +4,7 @@ mod data;
 mod desk;
 mod edit;
 mod eval;
+mod hub;
 mod merge;
 #[cfg(unix)]
 mod serve;

@@ -14,7 +14,7 @@ use crate::{device::DeviceKind, io};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     /// The text to complete

@@ -29,7 +29,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     /// An edit set: zsRE, CounterFact (either form), KnowEdit or Rectify's own JSON; - is stdin

@@ -10,7 +10,7 @@ use crate::{device::DeviceKind, io, tasks};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     #[arg(long, value_delimiter = ',', default_value = "all", help = tasks::words())]

@@ -27,7 +27,7 @@ pub(super) enum Subcommands {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     /// The facts to train on: an edit set as `rectify edit` reads it, with other questions whose answers should stay

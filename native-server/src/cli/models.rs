@@ -48,7 +48,7 @@ pub(super) enum Subcommands {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Convert {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     /// f16 or f32
@@ -61,7 +61,7 @@ pub(super) struct Convert {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Merge {
-    /// A bundled model's id or a folder
+    /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
     /// The change that `edit --out` wrote

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use hf_hub::api::sync::{ApiBuilder, ApiError};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use rectify_core::task::Task;
 use rectify_protocol::Failure;
 use zip::ZipArchive;
@@ -115,32 +115,54 @@ fn text_of(failure: Failure) -> String {
 /// The hub's cache keeps what came, and a download that broke off goes on from there. `HF_HOME` says where it is,
 /// `HF_ENDPOINT` which hub is asked.
 fn from_hub(repository: &str, file: &str, line: &Line) -> Result<Vec<u8>, String> {
-    let reason = |error: ApiError| match error {
-        ApiError::RequestError(error) => reason(&error),
-        other => other.to_string(),
-    };
-    let hub = ApiBuilder::from_env().with_retries(3).build().map_err(reason)?.dataset(repository.into());
+    let hub = api()?.dataset(repository.into());
     let name = file.to_owned();
     watched(file, line, SILENCE, move |told| {
         // Not `get`, which would give a file that was refused before once more.
-        let path = hub.download_with_progress(&name, Watch { told, done: 0, total: 0 }).map_err(reason)?;
+        let path = hub.download_with_progress(&name, Watch::new(told)).map_err(why)?;
         io::read_bytes(&path).map_err(text_of)
     })
 }
 
+/// The hub's client, as the environment has it: `HF_ENDPOINT`, `HF_HOME` or `HF_HUB_CACHE`, `HF_TOKEN`.
+pub(super) fn api() -> Result<Api, String> {
+    let mut builder = ApiBuilder::from_env().with_retries(3).with_progress(false);
+    if let Some(cache) = variable("HF_HUB_CACHE") {
+        builder = builder.with_cache_dir(cache.into());
+    }
+    if let Some(token) = variable("HF_TOKEN") {
+        builder = builder.with_token(Some(token));
+    }
+    builder.build().map_err(why)
+}
+
+/// A variable of the environment that is set to something.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// Why the hub did not give something.
+pub(super) fn why(error: ApiError) -> String {
+    match error {
+        ApiError::RequestError(error) => reason(&error),
+        ApiError::TooManyRetries(error) => why(*error),
+        other => other.to_string(),
+    }
+}
+
 /// How long a server may say nothing.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Bytes that have come, of how many.
-type Told = mpsc::Sender<(u64, u64)>;
+pub(super) type Told = mpsc::Sender<(u64, u64)>;
 
 /// Shows how far a download is, and gives it up when nothing comes any more: its client would wait for ever.
-fn watched(
+pub(super) fn watched<T: Send + 'static>(
     file: &str,
     line: &Line,
     silence: Duration,
-    download: impl FnOnce(Told) -> Result<Vec<u8>, String> + Send + 'static,
-) -> Result<Vec<u8>, String> {
+    download: impl FnOnce(Told) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let (told, news) = mpsc::channel();
     let download = std::thread::spawn(move || download(told));
     loop {
@@ -213,7 +235,7 @@ fn member_of(archive: &[u8], member: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Why a server did not give a file.
-fn reason(error: &ureq::Error) -> String {
+pub(super) fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::StatusCode(status @ (401 | 403)) => {
             format!("it is not given without a login or an agreement, or is not there (HTTP {status})")
@@ -225,10 +247,16 @@ fn reason(error: &ureq::Error) -> String {
 }
 
 /// Tells of a download from the hub.
-struct Watch {
+pub(super) struct Watch {
     told: Told,
     done: u64,
     total: u64,
+}
+
+impl Watch {
+    pub(super) fn new(told: Told) -> Self {
+        Self { told, done: 0, total: 0 }
+    }
 }
 
 impl hf_hub::api::Progress for Watch {
