@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use rectify_protocol::{Ability, Item, Judgement, Progress, TaskScores, bounds, unknown};
+use rectify_protocol::{Ability, Judgement, Progress, TaskScores, bounds, unknown};
 
 use crate::{
     Answered, Batches, Error, Result,
@@ -33,18 +33,9 @@ pub(crate) async fn evaluate(
     records: &Records,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Ability> {
-    let questions = records.asked();
-    let asked: Vec<Vec<String>> = questions.iter().map(|question| question.prompts()).collect();
-    let prompts = asked.concat();
+    let prompts = prompts(records);
     let answered = answer(of, slice::from_ref(model), &prompts, records, watch).await?;
-    let mut replies = answered.continuations.into_iter().next().unwrap_or_default();
-    let judgements = judged(&questions, replies.clone());
-    let mut items = Vec::with_capacity(questions.len());
-    for (((number, question), prompts), judgement) in records.questions.iter().zip(asked).zip(judgements) {
-        let replies = replies.drain(..prompts.len()).flatten().map(|reply| reply.text).collect();
-        let Some(judgement) = judgement else { continue };
-        items.push(Item { number: *number, answers: question.answers(), prompts, replies, judgement });
-    }
+    let items = records.items(&answered.continuations.concat());
     let judgements = || items.iter().map(|item| &item.judgement);
     Ok(Ability {
         task: records.task.id.to_owned(),
@@ -65,9 +56,12 @@ pub(crate) async fn judge(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Vec<Option<Judgement>>>> {
     let questions = records.asked();
-    let prompts: Vec<String> = questions.iter().flat_map(|question| question.prompts()).collect();
-    let answered = answer(of, models, &prompts, records, watch).await?;
+    let answered = answer(of, models, &prompts(records), records, watch).await?;
     Ok(answered.continuations.into_iter().map(|continuations| judged(&questions, continuations)).collect())
+}
+
+fn prompts(records: &Records) -> Vec<String> {
+    records.asked().iter().flat_map(|question| question.prompts()).collect()
 }
 
 /// As [`crate::answer`], in small batches: whoever wants something else of the session waits for one of them.

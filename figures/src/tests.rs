@@ -110,7 +110,8 @@ fn what_was_found_stands_first_beside_the_unedited_model() {
             "open QA fell most: from 1.00 to 0.50 where all of each edit was kept. It is 1.00 with RECT 40%."
         )
     );
-    let row = |name: &str| text.split("<tr>").find(|row| row.contains(name)).unwrap().replace("<td>", "");
+    let row =
+        |name: &str| text.split("<tr>").find(|row| row.contains(&format!("row\">{name}"))).unwrap().replace("<td>", "");
     assert!(row("not edited").contains("– – 1.00 "), "{text}");
     assert!(row("all of it").contains("1.00 1.00 0.50 ± 0.50 "), "{text}");
     assert!(row("RECT 40%").contains("0.50 1.00 1.00 "), "{text}");

@@ -18,7 +18,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use rectify_core::Session;
-use rectify_protocol::{Command, Event, Failure, ModelInfo, Precision, Progress};
+use rectify_protocol::{Command, Event, Failure, Kind, ModelInfo, Precision, Progress};
 
 use crate::{
     device::DeviceKind,
@@ -29,6 +29,9 @@ use crate::{
 };
 
 /// Edits facts inside language models and shows what else changes.
+///
+/// Exit codes: 0, done; 2, bad usage or bad input; 75, a part is done and the same command finishes the rest; 130,
+/// stopped by Ctrl-C; 1, anything else.
 #[derive(Debug, Parser)]
 #[command(name = "rectify", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -179,7 +182,7 @@ impl Desk {
 }
 
 fn cancelled() -> Failure {
-    io::internal("cancelled")
+    Failure::new(Kind::Cancelled, "cancelled")
 }
 
 /// A session answered with an event of another command.
@@ -197,7 +200,7 @@ fn cancel_on_interrupt() -> Result<Cancel, Failure> {
         runtime.block_on(async {
             while interrupted().await.is_ok() {
                 if wish.is_set() {
-                    std::process::exit(1);
+                    std::process::exit(130);
                 }
                 wish.set();
             }

@@ -20,6 +20,16 @@ pub enum DeviceKind {
 impl DeviceKind {
     const ALL: [Self; 4] = [Self::Flex, Self::Wgpu, Self::Vulkan, Self::Cuda];
 
+    /// The cards that this program was built for, the fastest first.
+    const COMPILED: &[Self] = &[
+        #[cfg(feature = "cuda")]
+        Self::Cuda,
+        #[cfg(feature = "vulkan")]
+        Self::Vulkan,
+        #[cfg(feature = "wgpu")]
+        Self::Wgpu,
+    ];
+
     /// The name reports and flags use.
     pub fn name(self) -> &'static str {
         match self {
@@ -102,7 +112,7 @@ fn an_adapter(backends: wgpu::Backends, through: &str) -> Result<(), Failure> {
     let found = pollster::block_on(instance.enumerate_adapters(backends));
     let found: Vec<String> = found.iter().map(|adapter| adapter.get_info().name).collect();
     let found = if found.is_empty() { "none".into() } else { found.join(", ") };
-    let advice = "install the graphics card's driver, or compute with --device flex";
+    let advice = "install the graphics card's driver, or compute with --device cpu";
     Err(Failure::new(Kind::Device, format!("no card can be used through {through}: {error}; found: {found}; {advice}")))
 }
 
@@ -110,7 +120,17 @@ impl std::str::FromStr for DeviceKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names = Self::ALL.map(Self::name);
+        match text {
+            "cpu" => return Ok(Self::Flex),
+            "auto" => return Ok(Self::COMPILED.first().copied().unwrap_or_default()),
+            "gpu" => {
+                let none = "this program was built for no graphics card; build it with `cargo build --release -p \
+                            rectify-server --features vulkan` (or wgpu, or cuda)";
+                return Self::COMPILED.first().copied().ok_or_else(|| none.to_owned());
+            }
+            _ => {}
+        }
+        let names = ["cpu", "gpu", "auto"].into_iter().chain(Self::ALL.map(Self::name)).collect::<Vec<_>>();
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| unknown("device", text, &names))
     }
 }
@@ -128,8 +148,16 @@ mod tests {
     fn a_device_is_known_by_its_name() {
         check("flex", Ok(DeviceKind::Flex));
         check("cuda", Ok(DeviceKind::Cuda));
-        check("vulcan", Err("unknown device \"vulcan\"; did you mean \"vulkan\"? known: flex, wgpu, vulkan, cuda"));
-        check("gpu", Err("unknown device \"gpu\"; did you mean \"wgpu\"? known: flex, wgpu, vulkan, cuda"));
+        check("cpu", Ok(DeviceKind::Flex));
+        let known = "known: cpu, gpu, auto, flex, wgpu, vulkan, cuda";
+        check("vulcan", Err(&format!("unknown device \"vulcan\"; did you mean \"vulkan\"? {known}")));
+    }
+
+    #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]
+    #[test]
+    fn auto_is_the_processor_where_there_is_nothing_else_and_gpu_says_so() {
+        check("auto", Ok(DeviceKind::Flex));
+        assert!("gpu".parse::<DeviceKind>().unwrap_err().contains("built for no graphics card"));
     }
 
     #[test]

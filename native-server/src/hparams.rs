@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use rectify_core::model::LoadedModel;
-use rectify_protocol::{ArchitectureKind, Failure};
+use rectify_protocol::{ArchitectureKind, EditorSpec, Failure};
 use serde::Deserialize;
+use serde_json::{Map, Number, Value};
 
 use crate::io;
 
@@ -79,6 +80,57 @@ fn table(hparams: &Path) -> Result<Table, Failure> {
         return Ok(Table::default());
     }
     toml::from_str(&io::read_text(&path)?).map_err(|error| Failure::bad_input(format!("{}: {error}", path.display())))
+}
+
+/// Settings that were written for another program: `editor` with what `path` says, and the keys that say nothing here.
+///
+/// By the file's ending: EasyEdit's YAML, the JSON of ROME's and MEMIT's releases, our own TOML. Their names of
+/// hyper-parameters are ours; what they also say of paths, devices and modules has no meaning here, and neither has what
+/// is always so: the loss is read after the last layer, statistics are in 32 bits.
+///
+/// # Errors
+///
+/// When the file cannot be read, is for another method, or gives a hyper-parameter a value it cannot have.
+pub(crate) fn from_elsewhere(path: &Path, editor: &EditorSpec) -> Result<(EditorSpec, Vec<String>), Failure> {
+    let file = path.display().to_string();
+    let wrong = |problem: String| Failure::bad_input(format!("{file}: {problem}"));
+    let text = io::read_text(path)?;
+    let fields: Map<String, Value> = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("yaml" | "yml") => serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        Some("json") => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        Some("toml") => return Ok((editor.with_toml(&file, &text)?, Vec::new())),
+        _ => return Err(wrong("its name ends in none of .yaml, .yml, .json, .toml".into())),
+    };
+    if let Some(theirs) = fields.get("alg_name").and_then(Value::as_str)
+        && !theirs.eq_ignore_ascii_case(editor.method())
+    {
+        return Err(wrong(format!("is for {theirs}, not for {}", editor.method())));
+    }
+    let (mut editor, mut unused, mut used) = (editor.clone(), Vec::new(), 0);
+    for (name, value) in fields {
+        if name == "alg_name" {
+            continue;
+        }
+        if !editor.has(&name) {
+            unused.push(name);
+            continue;
+        }
+        editor = editor.with(&name, number(value)).map_err(|failure| wrong(failure.message))?;
+        used += 1;
+    }
+    if used == 0 {
+        return Err(wrong(format!("has no hyper-parameter of {}", editor.method())));
+    }
+    editor.validate().map_err(|failure| wrong(failure.message))?;
+    Ok((editor, unused))
+}
+
+/// YAML of before 1.2 reads `5e-1` as a text, and files count on a program that makes a number of it.
+fn number(value: Value) -> Value {
+    match value.as_str().and_then(|text| text.parse::<f64>().ok()).and_then(Number::from_f64) {
+        Some(number) => Value::Number(number),
+        None => value,
+    }
 }
 
 #[cfg(test)]
@@ -208,5 +260,53 @@ mod tests {
         }
         assert!(n >= 40, "{n}");
         assert!(known.iter().all(|known| used.contains(&known.settings)), "an entry without files");
+    }
+
+    const EASYEDIT: &str = "# EasyEdit/hparams/ROME/gpt2-xl.yaml\nalg_name: \"ROME\"\nmodel_name: \"./hugging_cache/gpt2-xl\"\n\
+        stats_dir: \"./data/stats\"\ndevice: 0\nlayers: [17]\nfact_token: \"subject_last\"\nv_num_grad_steps: 20\n\
+        v_lr: 5e-1\nv_loss_layer: 47\nv_weight_decay: 0.5\nclamp_norm_factor: 4\nkl_factor: 0.0625\n\
+        mom2_adjustment: false\ncontext_template_length_params: [[5, 10], [10, 10]]\n\
+        mom2_dataset: \"wikipedia\"\nmom2_n_samples: 100000\n";
+
+    fn elsewhere(ending: &str, text: &str, method: &str) -> Result<(EditorSpec, Vec<String>), Failure> {
+        let here = tempfile::tempdir().unwrap();
+        let path = here.path().join(format!("settings.{ending}"));
+        std::fs::write(&path, text).unwrap();
+        from_elsewhere(&path, &EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap())
+    }
+
+    #[test]
+    fn settings_of_other_programs_are_read_by_their_names() {
+        let (editor, unused) = elsewhere("yaml", EASYEDIT, "rome").unwrap();
+        let EditorSpec::Rome(rome) = editor else { panic!("another method") };
+        assert_eq!((rome.layers, rome.mom2_adjustment), (Some(vec![17]), false));
+        assert_eq!((rome.value.v_lr, rome.value.v_weight_decay, rome.value.v_num_grad_steps), (0.5, 0.5, 20));
+        for name in ["model_name", "device", "v_loss_layer", "context_template_length_params", "mom2_dataset"] {
+            assert!(unused.iter().any(|unused| unused == name), "{unused:?} lacks {name}");
+        }
+        let json = r#"{"layers": [3, 4], "v_lr": 0.1, "mom2_update_weight": 15000, "layer_selection": "all"}"#;
+        let (editor, unused) = elsewhere("json", json, "memit").unwrap();
+        let json = serde_json::to_value(editor).unwrap();
+        assert_eq!((&json["layers"], &json["mom2_update_weight"]), (&serde_json::json!([3, 4]), &15000.0.into()));
+        assert_eq!(unused, ["layer_selection"]);
+        assert!(elsewhere("toml", "v_lr = 0.25", "rome").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_for_something_else_is_refused_by_name() {
+        for (ending, text, parts) in [
+            ("yaml", EASYEDIT.replace("ROME\"", "MEMIT\""), &["settings.yaml", "is for MEMIT, not for rome"][..]),
+            ("yaml", EASYEDIT.replace("5e-1", "fast"), &["v_lr", "fast"]),
+            ("yaml", "[1, 2".into(), &["settings.yaml"]),
+            ("json", "{\"batch\": 1}".into(), &["has no hyper-parameter of rome"]),
+            ("json", "[]".into(), &["settings.json"]),
+            ("ini", String::new(), &["none of .yaml"]),
+            ("toml", "v_lrr = 1".into(), &["did you mean \"v_lr\"?"]),
+        ] {
+            let failure = elsewhere(ending, &text, "rome").unwrap_err();
+            for part in parts {
+                assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
+            }
+        }
     }
 }

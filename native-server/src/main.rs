@@ -11,7 +11,7 @@ use rectify_server::cli::{self, Cli};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 75: a part is done, and the same command
-/// finishes the rest. 1: anything else.
+/// finishes the rest. 130: Ctrl-C. 1: anything else.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let Ok(result) = catch_unwind(|| cli::run(cli, &mut std::io::stdout().lock())) else {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     match failure.kind {
         Kind::BadInput | Kind::NotFound | Kind::Harmful => ExitCode::from(2),
         Kind::Unfinished => ExitCode::from(75),
+        Kind::Cancelled => ExitCode::from(130),
         Kind::Device | Kind::Internal => ExitCode::from(1),
     }
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     Edit,
     /// `moment.LAYER.safetensors`: other layers' files stay.
     Moments,
+    /// `report.json` and `samples.TASK.jsonl`. A new result replaces an old one.
+    Eval,
     /// A model: only into a new or empty folder.
     Model,
 }
@@ -29,6 +31,7 @@ impl Kind {
     fn is_own(self, name: &str) -> bool {
         match self {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
+            Self::Eval => name == REPORT || name.starts_with("samples.") && name.ends_with(".jsonl"),
             Self::Moments => name.starts_with("moment.") && name.ends_with(".safetensors"),
             Self::Model => false,
         }
@@ -111,7 +114,7 @@ impl OutDir {
     }
 
     fn move_files(&self) -> std::io::Result<()> {
-        if self.kind == Kind::Edit {
+        if matches!(self.kind, Kind::Edit | Kind::Eval) {
             // The report goes first, so that no old report ever lies beside new deltas.
             let mut old: Vec<_> = names(&self.target)?.into_iter().filter(|name| self.kind.is_own(name)).collect();
             old.sort_by_key(|name| name != REPORT);

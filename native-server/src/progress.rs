@@ -1,29 +1,39 @@
 //! What a running command shows at a terminal.
 
-use std::io::IsTerminal;
+use std::{
+    cell::Cell,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rectify_protocol::Progress;
 
 use crate::io;
 
-/// One line on stderr that follows the work; nothing where stderr is not a terminal.
+/// One line on stderr that follows the work; where stderr is no terminal, a line a minute.
 #[derive(Debug)]
 pub struct Line {
     bar: ProgressBar,
     prefix: String,
+    /// Where stderr is no terminal: when it was last told.
+    told: Option<Cell<Instant>>,
 }
+
+/// How often a file or a log is told how far a command is.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Line {
     /// A line that is not there yet.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        if std::io::stderr().is_terminal() {
+        let terminal = std::io::stderr().is_terminal();
+        if terminal {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len}");
         bar.set_style(style.expect("the template is well-formed"));
-        Self { bar, prefix: String::new() }
+        Self { bar, prefix: String::new(), told: (!terminal).then(|| Cell::new(Instant::now())) }
     }
 
     /// What the following progress belongs to: `fact 3 of 20`.
@@ -46,7 +56,12 @@ impl Line {
     pub fn show_count(&self, text: &str, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(format!("{}{text}", self.prefix));
+        let text = format!("{}{text}", self.prefix);
+        if let Some(told) = self.told.as_ref().filter(|told| told.get().elapsed() >= TELL_EVERY) {
+            told.set(Instant::now());
+            io::say(&format!("{text}: {done} of {total}"));
+        }
+        self.bar.set_message(text);
     }
 }
 

@@ -12,7 +12,7 @@ use rectify_core::{
     model::{LoadedModel, Model},
     task::{MORE, Question, Records, TASKS, Task, judged},
 };
-use rectify_protocol::{Failure, Judgement, Kind, unknown};
+use rectify_protocol::{Continuation, Failure, Judgement, Kind, unknown};
 
 use crate::{crew, hub::sets::DataSet, io};
 
@@ -136,6 +136,8 @@ const VARIANTS_OF: &[(&str, &str)] = &[("reasoning_unaided", "reasoning"), ("ope
 pub struct Judged {
     /// Of each model, by the questions' order; absent where prompt and answer do not fit the context.
     pub judgements: Vec<Vec<Option<Judgement>>>,
+    /// What each model said, by the questions' prompts.
+    pub continuations: Vec<Vec<Option<Continuation>>>,
     /// Tokens that went through the models.
     pub tokens: usize,
     /// Seconds it took.
@@ -157,8 +159,8 @@ pub async fn judge(
     let started = Instant::now();
     let prompts: Vec<String> = questions.iter().flat_map(|question| question.prompts()).collect();
     let Answered { continuations, tokens } = crew::answer(of, models, &prompts, task.new_tokens, watch).await?;
-    let judgements = continuations.into_iter().map(|continuations| judged(questions, continuations)).collect();
-    Ok(Judged { judgements, tokens, seconds: started.elapsed().as_secs_f64() })
+    let judgements = continuations.iter().map(|continuations| judged(questions, continuations.clone())).collect();
+    Ok(Judged { judgements, continuations, tokens, seconds: started.elapsed().as_secs_f64() })
 }
 
 #[cfg(test)]

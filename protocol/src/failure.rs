@@ -27,6 +27,8 @@ pub enum Kind {
     Harmful,
     /// Part of the work is done and kept; the same request finishes the rest. Exit code 75, HTTP 503.
     Unfinished,
+    /// Somebody stopped it. Exit code 130, HTTP 503.
+    Cancelled,
     /// The device is missing, was lost, or ran out of memory. Exit code 1, HTTP 503.
     Device,
     /// Anything else, a bug of ours included. Exit code 1, HTTP 500.
@@ -41,6 +43,7 @@ impl Kind {
             Self::NotFound => "not_found",
             Self::Harmful => "harmful",
             Self::Unfinished => "unfinished",
+            Self::Cancelled => "cancelled",
             Self::Device => "device",
             Self::Internal => "internal",
         }

@@ -22,6 +22,20 @@ fn tasks_are_asked_of_a_model_edited_or_not() {
     }
     assert!(tasks[2]["skipped"].as_u64().expect("skipped") > 0, "a dialogue is longer than this model's context");
     check_refused(&["eval", "--model", &model, "--data", desk.facts.as_str()], &["cannot read"]);
+
+    // What was said, to be read by a person or a program.
+    let out = desk.text("out");
+    let logged = document(&[&args[..], &["--out", &out, "--log-samples"]].concat());
+    let saved: Value = serde_json::from_slice(&fs::read(desk.path("out/report.json")).expect("reads")).expect("JSON");
+    assert_eq!(saved["tasks"][0]["scores"], logged["tasks"][0]["scores"]);
+    let samples = fs::read_to_string(desk.path("out/samples.nli.jsonl")).expect("reads");
+    let samples: Vec<Value> = samples.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(samples.len() as u64, report["tasks"][0]["scores"]["n"].as_u64().expect("n"));
+    for field in ["number", "prompts", "answers", "replies", "judgement"] {
+        assert!(samples[0].get(field).is_some(), "{field}");
+    }
+    assert!(samples[1]["number"].as_u64() > samples[0]["number"].as_u64(), "evenly spaced through the file");
+    check_refused(&[&args[..], &["--out", &desk.text("")]].concat(), &["facts.json", "no result of this command"]);
     check_refused(&["eval", "--model", &model, "--data", &data, "--tasks", "nlii"], &["did you mean \"nli\"?"]);
 }
 

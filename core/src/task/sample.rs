@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rectify_protocol::{Continuation, Judgement};
+use rectify_protocol::{Continuation, Item, Judgement};
 
 use super::{Question, Task};
 use crate::Result;
@@ -46,6 +46,23 @@ impl Records {
     /// The records without their numbers.
     pub fn asked(&self) -> Vec<&dyn Question> {
         self.questions.iter().map(|(_, question)| question.as_ref()).collect()
+    }
+}
+
+impl Records {
+    /// Each record that was answered, with what was said. `continuations` are those of all prompts of all records.
+    pub fn items(&self, continuations: &[Option<Continuation>]) -> Vec<Item> {
+        let mut rest = continuations;
+        let item = |(number, question): &(usize, Arc<dyn Question>)| {
+            let prompts = question.prompts();
+            let (own, others) = rest.split_at(prompts.len());
+            rest = others;
+            let replies: Vec<Continuation> = own.iter().cloned().collect::<Option<_>>()?;
+            let judgement = question.judge(&replies);
+            let replies = replies.into_iter().map(|reply| reply.text).collect();
+            Some(Item { number: *number, answers: question.answers(), prompts, replies, judgement })
+        };
+        self.questions.iter().filter_map(item).collect()
     }
 }
 

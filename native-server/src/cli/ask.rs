@@ -29,8 +29,8 @@ pub(super) struct Args {
     /// Apply this folder's delta.safetensors, or this file, before answering
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
     /// Print one JSON document on stdout
     #[arg(long)]

@@ -26,8 +26,8 @@ pub(super) struct Args {
     /// Write delta.safetensors into this folder, for --edits of the other commands
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
     /// Print one JSON document on stdout
     #[arg(long)]

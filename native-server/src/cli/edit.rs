@@ -48,8 +48,8 @@ pub(super) struct Args {
     /// Leave out records that cannot be edited and go on; otherwise the run stops there and keeps the edits made before
     #[arg(long)]
     skip_bad: bool,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
     /// Write report.json and delta.safetensors into this folder
     #[arg(long, value_name = "DIR")]

@@ -3,10 +3,15 @@
 use std::{fmt::Write as _, io::Write, num::NonZeroUsize, path::PathBuf};
 
 use rectify_core::Error;
-use rectify_protocol::{EvalReport, Failure, TaskReport, TaskScores};
+use rectify_protocol::{EvalReport, Failure, Item, TaskReport, TaskScores};
 
 use super::{Desk, Place, ask::read_delta};
-use crate::{device::DeviceKind, io, tasks};
+use crate::{
+    device::DeviceKind,
+    io,
+    output::{self, OutDir},
+    tasks,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,8 +28,14 @@ pub(super) struct Args {
     /// Apply the change that `edit --out` wrote
     #[arg(long, value_name = "DIR|FILE")]
     edits: Option<PathBuf>,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// Write report.json into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write also samples.TASK.jsonl: each record's prompts, right answers, replies and how they were judged
+    #[arg(long, requires = "out")]
+    log_samples: bool,
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
     /// Print one JSON document on stdout
     #[arg(long)]
@@ -37,6 +48,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     let loaded = loaded.into_iter().map(|task| tasks::load(task, &args.data, args.limit.map(NonZeroUsize::get)));
     let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
     let delta = args.edits.as_deref().map(read_delta).transpose()?;
+    let folder = args.out.as_deref().map(|folder| OutDir::prepare(folder, output::Kind::Eval)).transpose()?;
     let mut desk = Desk::open(&args.model, place, args.device)?;
     if let Some((path, bytes)) = &delta {
         desk.session.apply_delta(&path.display().to_string(), bytes)?;
@@ -60,6 +72,9 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         let models = std::slice::from_ref(model);
         let mut judged = desk.drive(tasks::judge(of, models, task, &questions, &mut watch))?;
         let judgements = judged.judgements.remove(0);
+        if let Some(folder) = folder.as_ref().filter(|_| args.log_samples) {
+            write_samples(folder, task.id, &records.items(&judged.continuations[0]))?;
+        }
         reports.push(TaskReport {
             task: task.id.into(),
             name: task.name.into(),
@@ -81,7 +96,19 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         tasks: reports,
     };
     drop(desk);
-    io::print(out, &if args.json { io::to_json(&report)? } else { table(&report) })
+    let json = io::to_json(&report)?;
+    if let Some(folder) = folder {
+        folder.write(output::REPORT, json.as_bytes())?;
+        folder.commit()?;
+    }
+    io::print(out, &if args.json { json } else { table(&report) })
+}
+
+/// A line a record.
+fn write_samples(folder: &OutDir, task: &str, items: &[Item]) -> Result<(), Failure> {
+    let line = |item| serde_json::to_string(item).map_err(|error| io::internal(format!("cannot write JSON: {error}")));
+    let lines = items.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    folder.write(&format!("samples.{task}.jsonl"), (lines.join("\n") + "\n").as_bytes())
 }
 
 fn table(report: &EvalReport) -> String {

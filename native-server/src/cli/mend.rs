@@ -44,8 +44,8 @@ pub(super) struct Args {
     steps: NonZeroUsize,
     #[command(flatten)]
     settings: Settings,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
 

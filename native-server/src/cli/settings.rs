@@ -10,7 +10,7 @@ use rectify_protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::io;
+use crate::{hparams, io};
 
 /// The flags that say how to edit.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,10 @@ pub(super) struct Settings {
     /// Which key ROME's update is made for: mixed (as published), mean (r-ROME) or prompt (p-ROME)
     #[arg(long, value_parser = key)]
     key: Option<KeyChoice>,
+    /// Hyper-parameters from elsewhere: EasyEdit's YAML, ROME's or MEMIT's JSON, or our TOML. Keys that are not used are
+    /// listed; --set and other flags win
+    #[arg(long, value_name = "FILE")]
+    hparams: Option<PathBuf>,
     /// Any hyper-parameter by its name in the literature: v_lr, v_num_grad_steps, kl_factor, …
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
@@ -74,8 +78,14 @@ impl Settings {
         }
     }
 
-    /// Says what is wrong with the flags before any model is read.
+    /// Says what is wrong with the flags before any model is read, and what of a file of settings is not used.
     pub(super) fn check(&self) -> Result<(), Failure> {
+        if let (Some(path), [preset]) = (&self.hparams, presets(&self.method)) {
+            let unused = hparams::from_elsewhere(path, &preset)?.1;
+            if !unused.is_empty() {
+                io::warn(&format!("{} of {} is not used here", unused.join(", "), path.display()));
+            }
+        }
         self.spec(&presets(&self.method)).map(drop)
     }
 
@@ -83,6 +93,9 @@ impl Settings {
     pub(super) fn spec(&self, presets: &[EditorSpec]) -> Result<EditSpec, Failure> {
         let preset = presets.iter().find(|preset| preset.method() == self.method);
         let mut editor = preset.cloned().expect("every model has settings for every method");
+        if let Some(path) = &self.hparams {
+            editor = hparams::from_elsewhere(path, &editor)?.0;
+        }
         for (name, text) in &self.set {
             editor = assign(&editor, name, text)?;
         }

@@ -39,8 +39,8 @@ pub(super) struct Args {
     /// Round what is written to 32 bits, at half the size
     #[arg(long)]
     small: bool,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
 

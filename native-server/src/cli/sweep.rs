@@ -39,8 +39,8 @@ pub(super) struct Args {
     /// Move lines that are not rows to a file beside their own, and measure again what they stood for
     #[arg(long)]
     repair: bool,
-    /// flex (the CPU), or a graphics card: wgpu, vulkan or cuda
-    #[arg(long, default_value = "flex")]
+    /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
 

@@ -31,6 +31,7 @@ impl From<Failure> for Refusal {
             Kind::BadInput | Kind::Harmful => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Device | Kind::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, failure }

@@ -32,6 +32,13 @@ impl EditorSpec {
             .map_err(|error| Failure::bad_input(format!("{name} cannot be {shown}: {}", plain(&error))))
     }
 
+    /// Whether there is a hyper-parameter of this name.
+    pub fn has(&self, name: &str) -> bool {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let of = |fields: &Value| fields.as_object().is_some_and(|fields| fields.contains_key(name));
+        !matches!(name, "method" | "value") && (of(&json) || json.get("value").is_some_and(of))
+    }
+
     /// Reads `hparams/METHOD/MODEL.toml`: these settings, changed where the file says so. `file` is its name in messages.
     ///
     /// # Errors
