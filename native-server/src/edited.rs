@@ -70,6 +70,31 @@ impl Edits {
         Ok(Self { path, changes, report, model_hash })
     }
 
+    /// Says so when a change is of no matrix of the model, or of another shape, or an adapter cannot hold it.
+    fn check_tensors(&self, source: &Source, shards: &[PathBuf], layout: Layout) -> Result<(), Failure> {
+        let mut shapes = BTreeMap::new();
+        for shard in shards {
+            let bytes = io::map(shard)?;
+            for (name, view) in open(&shard.display().to_string(), &bytes)?.tensors() {
+                shapes.insert(name, view.shape().to_vec());
+            }
+        }
+        for (name, change) in &self.changes {
+            let refuse = |problem: String| Err(Failure::bad_input(format!("{}: {problem}", self.path.display())));
+            match shapes.get(name) {
+                None => return refuse(format!("{} has no tensor {name:?}", source.id)),
+                Some(shape) if *shape != change.shape => {
+                    return refuse(format!("{name:?} is {shape:?}, but its change is {:?}", change.shape));
+                }
+                Some(_) if (layout.is_embedding)(name) => {
+                    return refuse(format!("{name:?} is an embedding or a head, which no adapter of this kind holds"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Says so when these edits belong to another model.
     fn check(&self, source: &Source, shards: &[PathBuf]) -> Result<String, Failure> {
         let hash = |path: &PathBuf| Ok(Sha256::digest(io::map(path)?).into());
@@ -145,9 +170,12 @@ pub fn write_model(
     }
     for name in COMPANIONS {
         let path = source.folder.join(name);
-        if path.is_file() && !(name == INDEX && shards[0].ends_with("model.safetensors")) {
-            folder.write(name, &io::read_bytes(&path)?)?;
+        if !path.is_file() || name == INDEX && shards[0].ends_with("model.safetensors") {
+            continue;
         }
+        let bytes = io::read_bytes(&path)?;
+        let bytes = if name == INDEX { with_size(&bytes, &folder, &shards)? } else { bytes };
+        folder.write(name, &bytes)?;
     }
     folder.write("config.json", io::to_json(&config)?.as_bytes())?;
     if let Some((_, report)) = &report {
@@ -156,6 +184,21 @@ pub fn write_model(
     }
     folder.commit()?;
     Ok(written)
+}
+
+/// An index of shards with the size that their tensors have now, where it says one.
+fn with_size(index: &[u8], folder: &OutDir, shards: &[PathBuf]) -> Result<Vec<u8>, Failure> {
+    let Ok(mut index) = serde_json::from_slice::<serde_json::Value>(index) else { return Ok(index.to_vec()) };
+    let mut size = 0;
+    for shard in shards {
+        let path = folder.path(&shard.file_name().unwrap_or_default().to_string_lossy());
+        let bytes = io::map(&path)?;
+        size += open(&path.display().to_string(), &bytes)?.iter().map(|(_, view)| view.data().len()).sum::<usize>();
+    }
+    if let Some(total) = index.get_mut("metadata").and_then(|metadata| metadata.get_mut("total_size")) {
+        *total = size.into();
+    }
+    Ok(io::to_json(&index)?.into_bytes())
 }
 
 /// `config.json`, which names the type of the weights where that is another one.
@@ -199,7 +242,9 @@ pub fn write_adapter(source: &Source, edits: &Edits, rank: Option<usize>, out: &
     let layout = Layout::of(&io::read_bytes(&source.folder.join("config.json"))?)
         .map_err(|error| Failure::from(error).at(source.folder.display()))?;
     let folder = OutDir::prepare(out, output::Kind::Model)?;
-    let hash = edits.check(source, &source.shards()?)?;
+    let shards = source.shards()?;
+    let hash = edits.check(source, &shards)?;
+    edits.check_tensors(source, &shards, layout)?;
     let (mut adapted, mut tensors) = (Vec::new(), Vec::new());
     for (name, change) in &edits.changes {
         let module = name.strip_suffix(".weight").unwrap_or(name);

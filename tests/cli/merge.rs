@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 use crate::desk::{Desk, PROMPT, check_refused, document, fact, golden, rectify};
@@ -107,6 +107,24 @@ fn what_cannot_be_merged_is_refused_and_nothing_is_written() {
     refused(merge(&golden("llama-tiny"), &edits, &["--format", "lora"]), &["changes the model with hash"]);
     refused(merge(&model, &edits, &["--rank", "3"]), &["--rank is for --format lora"]);
     refused(merge(&model, &desk.text("nowhere"), &[]), &["nowhere"]);
+    // An adapter has no room for what the model does not.
+    let delta = |name: &str, tensors: &[(&str, [usize; 2])]| {
+        let zeros = vec![0; 1 << 16];
+        let view = |shape: [usize; 2]| TensorView::new(Dtype::F32, shape.to_vec(), &zeros[..4 * shape[0] * shape[1]]);
+        let views = tensors.iter().map(|(name, shape)| (*name, view(*shape).expect("a view")));
+        safetensors::serialize_to_file(views, None, &desk.path(name)).expect("writes");
+        desk.text(name)
+    };
+    let lora = ["--format", "lora"];
+    refused(
+        merge(&model, &delta("a.safetensors", &[("elsewhere.weight", [2, 2])]), &lora),
+        &["has no tensor \"elsewhere"],
+    );
+    let shape = tensor(&desk.path("edits/delta.safetensors"), ".weight").0;
+    let edited = "transformer.h.1.mlp.c_proj.weight";
+    refused(merge(&model, &delta("b.safetensors", &[(edited, [1, shape[1]])]), &lora), &["but its change is [1, "]);
+    let embedding = ("transformer.wpe.weight", [2, 2]);
+    refused(merge(&model, &delta("c.safetensors", &[embedding]), &[]), &["but its change is [2, 2]"]);
     let junk = desk.path("junk.safetensors");
     fs::write(&junk, "junk").expect("writes");
     refused(merge(&model, junk.to_str().expect("text"), &[]), &["junk.safetensors"]);

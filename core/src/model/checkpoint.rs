@@ -62,12 +62,14 @@ impl<'a> Description<'a> {
 }
 
 /// How a family's checkpoints name and store a block's matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// What names begin with in the whole model: `transformer.`. A checkpoint's file may leave it out, as GPT-2's do.
     pub root: &'static str,
     /// Whether matrices are stored `[d_out, d_in]`.
     pub transposed: bool,
+    /// Whether a tensor is a token embedding or an output head.
+    pub is_embedding: fn(&str) -> bool,
 }
 
 impl Layout {
@@ -78,7 +80,7 @@ impl Layout {
     /// When the file is malformed or names a family we do not have.
     pub fn of(config: &[u8]) -> Result<Self> {
         let family = family(&mut Config::from_json(config)?)?;
-        Ok(Self { root: family.root, transposed: family.stores_transposed })
+        Ok(Self { root: family.root, transposed: family.stores_transposed, is_embedding: family.is_embedding })
     }
 }
 
