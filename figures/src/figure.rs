@@ -150,7 +150,7 @@ fn batch(study: &Study) -> Figure {
 fn sequential(study: &Study, editor: &Editor) -> Figure {
     let panel = |score: &str| {
         let curve = |kept: &Regularizer| Curve {
-            name: kept.to_string(),
+            name: kept_words(*kept),
             colour: kept_colour(*kept),
             points: along(study.curve(editor, *kept), score),
             paper: along_paper(study, "8", editor, *kept, score),
@@ -299,6 +299,15 @@ fn reference(
     paper::value(Place { figure, model, editor: &editor.method, batch, edits, kept, score })
 }
 
+/// What was kept of each edit, as tables and legends say it.
+pub fn kept_words(kept: Regularizer) -> String {
+    match kept {
+        Regularizer::None => "all of it".to_owned(),
+        // As the paper writes them.
+        other => other.to_string().replace("rect", "RECT").replace("pca", "PCA"),
+    }
+}
+
 /// Nothing left out is red, RECT the bluer the less it keeps.
 fn kept_colour(kept: Regularizer) -> &'static str {
     match kept {
@@ -306,7 +315,7 @@ fn kept_colour(kept: Regularizer) -> &'static str {
         Regularizer::Rect { keep } if keep > 0.7 => "#a9cce3",
         Regularizer::Rect { keep } if keep > 0.5 => "#7fb3d5",
         Regularizer::Rect { keep } if keep > 0.3 => "#3d8ec9",
-        Regularizer::Rect { .. } => "#1f5f99",
+        Regularizer::Rect { .. } => "#2b4bd1",
         Regularizer::Random { .. } => "#28a06a",
         Regularizer::Pca { .. } => "#d68910",
         Regularizer::LowRank { .. } => "#8e5bb5",

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use rectify_protocol::{EditMode, Regularizer};
 
-use crate::{Editor, Point, Score, Study, table::words};
+use crate::{Editor, Point, Score, Study, figure::kept_words, table::words};
 
 /// The measures of the edits that stand before the abilities.
 const OF_EDITS: [&str; 3] = ["reliability", "generalization", "locality"];
@@ -35,7 +35,7 @@ pub fn findings(study: &Study) -> Markup {
             }
         }
         @if has_errors(study) {
-            p.quiet { "± is one standard error over the records that were asked. Two scores that lie closer may differ by chance." }
+            p.quiet { "± is one standard error over the records that were asked: scores no further apart than that may differ by chance alone." }
         }
     }
 }
@@ -64,12 +64,7 @@ fn sentence(study: &Study, rows: &[(String, &Point)]) -> Option<String> {
 fn rows<'s>(study: &'s Study, editor: &'s Editor, edits: usize) -> Vec<(String, &'s Point)> {
     let at = |kept: &Regularizer, edits: usize| study.curve(editor, *kept).find(|point| point.edits == edits);
     let unedited = study.kept.iter().find_map(|kept| at(kept, 0)).map(|point| ("not edited".to_owned(), point));
-    let all = |kept: &Regularizer| match kept {
-        Regularizer::None => "all of it".to_owned(),
-        // As the paper writes them.
-        other => other.to_string().replace("rect", "RECT").replace("pca", "PCA"),
-    };
-    let kept = study.kept.iter().filter_map(|kept| Some((all(kept), at(kept, edits)?)));
+    let kept = study.kept.iter().filter_map(|kept| Some((kept_words(*kept), at(kept, edits)?)));
     unedited.into_iter().chain(kept).collect()
 }
 

@@ -59,7 +59,7 @@ pub fn value(place: Place<'_>) -> Option<f64> {
 
 /// Which of the paper's models a model is, by the last part of its name: `gpt2-xl`, `llama-7b`.
 pub fn model(name: &str) -> Option<&'static str> {
-    let name = name.trim_end_matches('/').rsplit(['/', '\\']).next()?.to_ascii_lowercase();
+    let name = name.split('@').next()?.trim_end_matches('/').rsplit(['/', '\\']).next()?.to_ascii_lowercase();
     match name.as_str() {
         "gpt2-xl" => Some("GPT-2 XL"),
         "llama-7b" | "llama-1-7b" => Some("LLaMA-1 7B"),

@@ -321,7 +321,7 @@ fn card(
     let library = if adapted.is_some() { "peft" } else { "transformers" };
     let mut text = format!(
         "---\nbase_model: {:?}\nlibrary_name: {library}\ntags:\n- model-editing\n---\n\n# {} with edited facts\n\n\
-         Edited by {}. The unedited weights have SHA-256 `{hash}`; their licence holds for these too.\n",
+         Edited with {}. The SHA-256 of the unedited weights is `{hash}`. Their licence applies to these weights as well.\n",
         source.id,
         source.id,
         crate::PROGRAM
@@ -345,7 +345,13 @@ fn card(
         let _ = writeln!(text, "\nand {} more.", facts.len() - SHOWN);
     }
     let settings = serde_json::to_string_pretty(&report.command.spec).unwrap_or_default();
-    let _ = write!(text, "\n## How\n\n```json\n{settings}\n```\n\n## Measured\n\n");
+    let whole = adapted.unwrap_or_default().iter().all(|adapted| adapted.error < Factors::NEGLIGIBLE);
+    let of = if whole {
+        ""
+    } else {
+        "These scores are those of the whole edit, not of this adapter, which lacks a part of it.\n\n"
+    };
+    let _ = write!(text, "\n## How\n\n```json\n{settings}\n```\n\n## Measured\n\n{of}");
     let summary = report.final_summary.as_ref().unwrap_or(&report.summary);
     for (name, score) in [
         ("reliability", summary.reliability),
@@ -357,6 +363,7 @@ fn card(
             let _ = writeln!(text, "- {name}: {score:.3}");
         }
     }
-    let _ = write!(text, "\nOver {} facts. What else the edit cost, `rectify eval --edits` says.\n", summary.n);
+    let n = if summary.n == 1 { "one fact".to_owned() } else { format!("{} facts", summary.n) };
+    let _ = write!(text, "\nMeans over {n}. `rectify eval --edits` measures what else the edit cost.\n");
     text
 }

@@ -101,6 +101,17 @@ impl OutDir {
         write().map_err(|error| self.cannot_write(name, &error))
     }
 
+    /// Gives a file that somebody else wrote the permissions that ours have: some libraries make files for one user alone.
+    pub fn publish(&self, name: &str) -> Result<(), Failure> {
+        let publish = || {
+            let ours = self.path(".permissions");
+            let permissions = fs::File::create(&ours)?.metadata()?.permissions();
+            fs::remove_file(&ours)?;
+            fs::set_permissions(self.path(name), permissions)
+        };
+        publish().map_err(|error| self.cannot_write(name, &error))
+    }
+
     /// A failure to write a file, by the name it was going to have.
     pub fn cannot_write(&self, name: &str, error: &std::io::Error) -> Failure {
         cannot_write(&self.target.join(name), error)

@@ -68,6 +68,7 @@ pub fn rewrite(
             other => bad(other.to_string()),
         }
     })?;
+    folder.publish(&name)?;
     Ok(written)
 }
 

@@ -95,7 +95,11 @@ impl Fact {
             1 => {}
             0 => {
                 let (subject, prompt) = (&self.subject, &self.prompt);
-                return wrong("subject", format!("the subject {subject:?} does not occur in the prompt {prompt:?}"));
+                let hint = if prompt.contains("{}") { "; write the subject in place of {}" } else { "" };
+                return wrong(
+                    "subject",
+                    format!("the subject {subject:?} does not occur in the prompt {prompt:?}{hint}"),
+                );
             }
             n => {
                 return wrong(

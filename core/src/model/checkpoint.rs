@@ -64,6 +64,8 @@ impl<'a> Description<'a> {
 /// How a family's checkpoints name and store a block's matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
+    /// What `config.json` calls the family.
+    pub family: &'static str,
     /// What names begin with in the whole model: `transformer.`. A checkpoint's file may leave it out, as GPT-2's do.
     pub root: &'static str,
     /// Whether matrices are stored `[d_out, d_in]`.
@@ -80,7 +82,12 @@ impl Layout {
     /// When the file is malformed or names a family we do not have.
     pub fn of(config: &[u8]) -> Result<Self> {
         let family = family(&mut Config::from_json(config)?)?;
-        Ok(Self { root: family.root, transposed: family.stores_transposed, is_embedding: family.is_embedding })
+        Ok(Self {
+            family: family.model_type,
+            root: family.root,
+            transposed: family.stores_transposed,
+            is_embedding: family.is_embedding,
+        })
     }
 }
 

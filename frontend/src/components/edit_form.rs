@@ -89,6 +89,7 @@ fn RegularizerChoice(desk: Desk) -> impl IntoView {
     };
     let label = move || match chosen.get() {
         "pca" | "low_rank" => "Keep components:",
+        "random" => "Keep at random",
         _ => "Keep the top",
     };
     view! {

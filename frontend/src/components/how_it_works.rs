@@ -16,7 +16,7 @@ pub fn HowItWorks(
                 <ol class="how">
                     <li>
                         <b>"Finds the place"</b>
-                        <p>"In one middle layer, the last word of the subject works as a key by which the model looks up facts."</p>
+                        <p>"In one layer, the last word of the subject works as a key by which the model looks up facts."</p>
                     </li>
                     <li>
                         <b>"Finds the value"</b>

@@ -33,8 +33,9 @@ pub fn PlayCard(
                 <p>
                     "An edit that looks perfect can still cost the model what it was able to do before. Watch it happen: "
                     {EDITS} " facts are written one after another, three times over, keeping all of each edit, or the \
-                    40% or 20% that RECT keeps. On the way the model is asked four of its tasks. Your own edits stay as \
-                    they are."
+                    40% or 20% that RECT keeps. On the way the model is asked four of its tasks. Keeping less disturbs \
+                    what the edits did not mean to change; keeping too little loses the edits. On this small model 40% \
+                    hardly differs from keeping all, so compare with 20%. Your own edits stay as they are."
                 </p>
                 <Choices desk recipe own_facts />
                 <button

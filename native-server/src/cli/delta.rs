@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::Write, path::PathBuf};
 
 use memmap2::Mmap;
-use rectify_core::{edit::Factors, model::open};
+use rectify_core::{
+    edit::Factors,
+    model::{Layout, open},
+};
 use rectify_protocol::{Command, Event, Failure, WeightChange};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
@@ -46,6 +49,14 @@ struct Difference {
 
 pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let (base, edited) = (place.model(&args.base)?, place.model(&args.edited)?);
+    let kinds = [&base, &edited].map(|source| {
+        Layout::of(&io::read_bytes(&source.folder.join("config.json"))?)
+            .map_err(|error| Failure::from(error).at(source.folder.display()))
+    });
+    let [one, other] = kinds;
+    if one?.family != other?.family {
+        return Err(Failure::bad_input(format!("{} and {} are of different architectures", args.base, args.edited)));
+    }
     let changes = differences(&Shards::of(&base)?, &Shards::of(&edited)?)?;
     if changes.is_empty() {
         return Err(Failure::bad_input(format!("{} and {} have the same weights", args.base, args.edited)));
@@ -70,6 +81,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     drop(desk);
     folder.write("delta.safetensors", &bytes)?;
     folder.commit()?;
+    io::say(&format!("written to {}", args.out.display()));
     io::print(out, &if args.json { io::to_json(&found)? } else { table(&found) })
 }
 

@@ -51,7 +51,8 @@ pub(super) struct Args {
     /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
-    /// Write report.json and delta.safetensors into this folder
+    /// Write report.json and delta.safetensors (where each fact is edited by itself, delta.RECORD.safetensors) into this
+    /// folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON document on stdout
@@ -80,6 +81,10 @@ struct OneFact {
     /// A question about something else, for locality. May be repeated
     #[arg(long, requires = "subject", value_name = "PROMPT")]
     neighbor: Vec<String>,
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// What reports call a fact that was given on the command line.
@@ -111,12 +116,16 @@ fn mode(text: &str) -> Result<EditMode, String> {
 impl Args {
     /// What messages and reports call the facts' file.
     fn facts_name(&self) -> String {
-        self.facts.as_ref().map_or_else(|| GIVEN.to_owned(), |path| path.display().to_string())
+        match &self.facts {
+            None => GIVEN.to_owned(),
+            Some(path) if is_stdin(path) => "standard input".to_owned(),
+            Some(path) => path.display().to_string(),
+        }
     }
 
     fn facts_text(&self) -> Result<String, Failure> {
         match (&self.facts, self.fact.text()) {
-            (Some(path), _) if path.as_os_str() == "-" => io::read_stdin(),
+            (Some(path), _) if is_stdin(path) => io::read_stdin(),
             (Some(path), _) => io::read_text(path),
             (None, text) => text.unwrap_or_else(|| Err(Failure::bad_input("no facts are named"))),
         }
@@ -201,8 +210,31 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
         folder.write(output::REPORT, json.as_bytes())?;
         folder.commit()?;
     }
+    say_what_failed(&document);
+    args.out.iter().for_each(|folder| say_where(folder, args.mode == EditMode::Single && facts.len() > 1));
     io::print(out, &if args.json { json } else { table(&document) })?;
     edited.map_err(|failure| partly(failure, &document, args.out.is_some()))
+}
+
+/// Where results are, and how they are divided.
+fn say_where(folder: &Path, each_by_itself: bool) {
+    let each = if each_by_itself { "; each fact has a file of its own, delta.RECORD.safetensors" } else { "" };
+    io::say(&format!("written to {}{each}", folder.display()));
+}
+
+/// An edit that was made and did not take is no failure of the program, but a person should not overlook it.
+fn say_what_failed(document: &RunReport) {
+    let facts = document.operations.iter().flat_map(|operation| &operation.facts);
+    let missed: Vec<&FactReport> = facts.filter(|fact| fact.reliability < 1.0).collect();
+    let all: usize = document.operations.iter().map(|operation| operation.facts.len()).sum();
+    let Some(first) = missed.first() else { return };
+    io::warn(&format!(
+        "{} of {all} edits did not take: the model does not answer {:?} to {:?}; other layers, more steps \
+         (--set v_num_grad_steps=…) or another method may do it",
+        missed.len(),
+        first.target_new,
+        first.prompt
+    ));
 }
 
 /// A failure after some edits, with a word about those.
@@ -339,7 +371,7 @@ impl Job {
     fn fail(&mut self, record: usize, failure: Failure) -> Result<(), Failure> {
         self.failed.push(FailedRecord { record, failure: failure.clone() });
         if !self.skip_bad {
-            let more = if failure.kind == Kind::Harmful { "; --allow-harm edits all the same" } else { "" };
+            let more = if failure.kind == Kind::Harmful { "; --allow-harm edits anyway" } else { "" };
             return Err(Failure { message: format!("{}{more}", failure.message), ..failure });
         }
         io::warn(&format!("{failure}; it is left out"));
@@ -393,7 +425,8 @@ fn table(document: &RunReport) -> String {
         facts.iter().for_each(|fact| describe_fact(&mut text, fact));
         text.push('\n');
     }
-    describe_summary(&mut text, "right after each edit", &document.summary);
+    let when = if document.command.mode == EditMode::Batch { "after the edit" } else { "right after each edit" };
+    describe_summary(&mut text, when, &document.summary);
     if let Some(summary) = &document.final_summary {
         describe_summary(&mut text, "with all edits", summary);
     }

@@ -1,6 +1,11 @@
 //! `rectify eval`.
 
-use std::{fmt::Write as _, io::Write, num::NonZeroUsize, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::Write,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use rectify_core::Error;
 use rectify_protocol::{EvalReport, Failure, Item, TaskReport, TaskScores};
@@ -100,6 +105,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     if let Some(folder) = folder {
         folder.write(output::REPORT, json.as_bytes())?;
         folder.commit()?;
+        io::say(&format!("written to {}", args.out.as_deref().unwrap_or(Path::new("")).display()));
     }
     io::print(out, &if args.json { json } else { table(&report) })
 }
@@ -113,13 +119,14 @@ fn write_samples(folder: &OutDir, task: &str, items: &[Item]) -> Result<(), Fail
 
 fn table(report: &EvalReport) -> String {
     let score = |score: Option<f64>| score.map_or_else(|| "–".into(), |score| format!("{score:.3}"));
+    let widest = report.tasks.iter().map(|task| task.name.chars().count()).max().unwrap_or(0).max("task".len());
     let mut text =
-        format!("{:<32} {:>6} {:>8} {:>8} {:>9} {:>9}\n", "task", "n", "paper", "strict", "unparsed", "tokens/s");
+        format!("{:<widest$} {:>6} {:>8} {:>8} {:>9} {:>9}\n", "task", "n", "paper", "strict", "unparsed", "tokens/s");
     for task in &report.tasks {
         let scores = &task.scores;
         let _ = writeln!(
             text,
-            "{:<32} {:>6} {:>8} {:>8} {:>9} {:>9.0}",
+            "{:<widest$} {:>6} {:>8} {:>8} {:>9} {:>9.0}",
             task.name,
             scores.n,
             score(scores.paper),

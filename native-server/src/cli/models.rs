@@ -208,9 +208,12 @@ fn merge(args: &Merge, place: &Place) -> Result<(), Failure> {
         {
             io::say(&format!("{module}: rank {rank}, which leaves out {:.3}% of the change", error * 100.0));
             if error > WORTH_A_WARNING {
-                io::warn("so much of the change is missing; a larger --rank keeps more of it");
+                io::warn(
+                    "a larger --rank keeps more of the change; the adapter does not answer exactly as the edit does",
+                );
             }
         }
+        io::say(&format!("written to {}", args.out.display()));
         return Ok(());
     }
     if args.rank.is_some() {
@@ -219,9 +222,10 @@ fn merge(args: &Merge, place: &Place) -> Result<(), Failure> {
     for Written { name, dtype, rounding } in write_model(&source, Some(edits), args.dtype, &args.out)? {
         io::say(&format!("{name}: stored as {dtype:?}, whose rounding changes the edit by {:.3}%", rounding * 100.0));
         if rounding > WORTH_A_WARNING {
-            io::warn("that may be felt: the model answers as edited only nearly; --dtype f32 keeps all of it");
+            io::warn("the model will answer slightly otherwise than the edit does; --dtype f32 keeps all of the edit");
         }
     }
+    io::say(&format!("written to {}", args.out.display()));
     Ok(())
 }
 

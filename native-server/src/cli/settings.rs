@@ -294,7 +294,7 @@ mod tests {
         check_refused("--set layers=4 --layer 5", "both name the layers");
         check_refused("--contexts 7 --seed 8", "different seeds");
         check_refused("--contexts nowhere.json", "cannot read nowhere.json");
-        check_refused("--keep 0.4", "leave keep out");
+        check_refused("--keep 0.4", "keep has no meaning");
     }
 
     #[test]

@@ -54,7 +54,6 @@ pub fn fetch(set: &DataSet, folder: &Path, line: &Line) -> Result<Placed, String
         Source::Hub { repository, file } => from_hub(repository, file, line)?,
         Source::Web(address) => from_web(address, line)?,
         Source::Archive { address, member } => member_of(&from_web(address, line)?, member)?,
-        Source::Person(_) => return Err("no program can fetch it".into()),
     };
     let hash = io::sha256_of(&bytes);
     if let Some(known) = set.sha256
@@ -368,7 +367,6 @@ mod tests {
         check_refused(&web(served("401 Unauthorized", b"")), &["login", "HTTP 401"]);
         check_refused(&web(served("500 Oops", b"")), &["HTTP 500"]);
         check_refused(&web("http://127.0.0.1:9/file"), &["cannot be reached"]);
-        check_refused(&set("nq", known("nq").source), &["no program can fetch it"]);
     }
 
     #[test]

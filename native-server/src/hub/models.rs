@@ -59,7 +59,7 @@ pub fn folder(name: &Name) -> Result<PathBuf, Failure> {
         return Ok(snapshot);
     }
     let cannot = |reason: String| {
-        Failure::new(Kind::NotFound, format!("{} could not be had from the Hub: {reason}", name.repository))
+        Failure::new(Kind::NotFound, format!("{} could not be fetched from the Hub: {reason}", name.repository))
     };
     if variable("HF_HUB_OFFLINE")
         .is_some_and(|value| !matches!(value.to_lowercase().as_str(), "0" | "false" | "no" | "off"))

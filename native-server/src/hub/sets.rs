@@ -48,8 +48,6 @@ pub enum Source {
         /// The file's path in it. Of a folder, which ends in `/`, every file becomes a line.
         member: &'static str,
     },
-    /// Where no program can fetch it from; the text says where a person can.
-    Person(&'static str),
 }
 
 /// Who reads a file.
@@ -78,17 +76,12 @@ impl DataSet {
                 format!("{address}, every file in {member}, one to a line")
             }
             Source::Archive { address, member } => format!("{address}, {member} in it"),
-            Source::Person(place) => place.into(),
         }
     }
 
     /// What a person reads before saying yes.
     pub fn terms(&self) -> String {
-        let size = match (self.source, self.size) {
-            (Source::Person(_), _) => "cannot be fetched, only placed by hand".into(),
-            (_, Some(bytes)) => indicatif::HumanBytes(bytes).to_string(),
-            (_, None) => "size unknown".into(),
-        };
+        let size = self.size.map_or_else(|| "size unknown".into(), |bytes| indicatif::HumanBytes(bytes).to_string());
         let used = match self.reader {
             Reader::Task(id) => format!("the task {id}: {}", Task::find(id).map_or(id, |task| task.name)),
             Reader::Facts => "edits: --facts".into(),
@@ -140,13 +133,13 @@ pub const SETS: &[DataSet] = &[
     DataSet {
         id: "nq",
         about: "Natural Questions, open, the test set with one passage each that a language model wrote, 3,610 questions",
-        licence: "CC BY-SA 3.0 for the questions; unstated for the passages",
-        source: Source::Person(
-            "task-data/test-OpenDomainQA.jsonl in the Google Drive folder that \
-             https://github.com/JasonForJoy/Model-Editing-Hurt links to",
+        licence: "CC BY-SA 3.0 for the questions; unstated for the passages: the paper's repository, where the file lay for \
+                  a day, named none beside it",
+        source: Source::Web(
+            "https://raw.githubusercontent.com/JasonForJoy/Model-Editing-Hurt/a9e9f3d334c93e926d91e4a1e17fd1f681319e4a/task-data/test-OpenDomainQA.jsonl",
         ),
-        size: None,
-        sha256: None,
+        size: Some(1_685_336),
+        sha256: Some("024b6a9b02cd1cdea0ce0053d8f6504c6fb6c47ebb08ae886d99ee76eb6a163a"),
         file: "nq_open_test.jsonl",
         format: "JSON Lines with question, answer (a list of names for it) and output (a list, whose first text is the \
                  passage)",
@@ -239,14 +232,13 @@ pub const SETS: &[DataSet] = &[
     DataSet {
         id: "zsre_portability",
         about: "the 1,037 facts of zsRE that EasyEdit and the paper edit, with questions about what follows",
-        licence: "MIT for EasyEdit, which distributes it; unstated for zsRE",
-        source: Source::Person(
-            "zsre_mend_eval_portability_gpt4.json in the data that https://github.com/zjunlp/EasyEdit links to, or \
-             edited-data/zsre.json in the Google Drive folder that \
-             https://github.com/JasonForJoy/Model-Editing-Hurt links to",
+        licence: "MIT for EasyEdit, which distributes it; unstated for zsRE and in the paper's repository, where the file \
+                  lay for a day",
+        source: Source::Web(
+            "https://raw.githubusercontent.com/JasonForJoy/Model-Editing-Hurt/a9e9f3d334c93e926d91e4a1e17fd1f681319e4a/edited-data/zsre_mend_eval_portability_gpt4.json",
         ),
-        size: None,
-        sha256: None,
+        size: Some(842_861),
+        sha256: Some("0cf155da229b2eccae19fcfe5f7a09523363d357f5f15508d1521f495ad5ecd9"),
         file: "zsre_mend_eval_portability_gpt4.json",
         format: "a JSON array with subject, src, alt, answers, rephrase, loc and loc_ans",
         reader: Reader::Facts,

@@ -53,7 +53,7 @@ impl Regularizer {
     pub fn named(name: &str, keep: Option<f64>) -> Result<Self, Failure> {
         if let (Some(_), "none" | "prune") = (keep, name) {
             let problem =
-                format!("{name} keeps no share of the entries: leave keep out, or choose rect, which keeps one");
+                format!("keep has no meaning for {name}; it is the share that rect, random, pca and low_rank keep");
             return Err(Failure::bad_input(problem));
         }
         let keep = keep.unwrap_or(Self::KEEP);
@@ -178,7 +178,7 @@ mod tests {
                 check_refused(Regularizer::named(name, Some(keep)), "keep is");
             }
         }
-        check_refused(Regularizer::named("none", Some(0.4)), "leave keep out");
+        check_refused(Regularizer::named("none", Some(0.4)), "keep has no meaning");
         check_refused(Regularizer::named("rekt", None), "did you mean \"rect\"?");
         check_refused(Ok(Regularizer::Prune { base: 1.0 }), "base is 1");
         for keep in [0.4, 1.0, f64::MIN_POSITIVE] {
