@@ -59,24 +59,22 @@ impl Edits {
         if changes.is_empty() {
             return Err(Failure::bad_input(format!("{name} changes nothing")));
         }
-        let report = path.with_file_name(output::REPORT);
-        let report = report.is_file().then(|| io::read_text(&report)).transpose()?;
-        // Someone's own file may be called so.
-        let report = report.and_then(|text| serde_json::from_str(&text).ok());
-        let report = report.map(|report| of_file(report, &path));
-        let model_hash = safetensors::SafeTensors::read_metadata(bytes)
+        let model_hash: Option<String> = safetensors::SafeTensors::read_metadata(bytes)
             .ok()
             .and_then(|(_, header)| header.metadata().as_ref()?.get("model_hash").cloned());
+        let report = report_of(&path).filter(|report: &RunReport| Some(&report.model.hash) == model_hash.as_ref());
         Ok(Self { path, changes, report, model_hash })
     }
 
-    /// Says so when a change is of no matrix of the model, or of another shape, or an adapter cannot hold it.
+    /// Says so when a change is of no matrix of the model that editors change, or of another shape.
     fn check_tensors(&self, source: &Source, shards: &[PathBuf], layout: Layout) -> Result<(), Failure> {
         let mut shapes = BTreeMap::new();
         for shard in shards {
             let bytes = io::map(shard)?;
             for (name, view) in open(&shard.display().to_string(), &bytes)?.tensors() {
-                shapes.insert(name, view.shape().to_vec());
+                if shapes.insert(name.clone(), view.shape().to_vec()).is_some() {
+                    return Err(Failure::bad_input(format!("{} has the tensor {name:?} twice", source.id)));
+                }
             }
         }
         for (name, change) in &self.changes {
@@ -87,7 +85,7 @@ impl Edits {
                     return refuse(format!("{name:?} is {shape:?}, but its change is {:?}", change.shape));
                 }
                 Some(_) if (layout.is_embedding)(name) => {
-                    return refuse(format!("{name:?} is an embedding or a head, which no adapter of this kind holds"));
+                    return refuse(format!("{name:?} is an embedding or a head, which no editor changes"));
                 }
                 Some(_) => {}
             }
@@ -110,20 +108,21 @@ impl Edits {
     }
 }
 
-/// The report of a folder, without the operations of other files: where each fact was edited by itself, each has one.
-fn of_file(report: RunReport, path: &Path) -> RunReport {
-    let record: Option<usize> = path
-        .file_name()
-        .and_then(|name| name.to_str()?.strip_prefix("delta.")?.strip_suffix(".safetensors")?.parse().ok());
-    let Some(record) = record else { return report };
+/// The report beside a file that `edit --out` wrote, without the operations of other files: where each fact was edited by
+/// itself, each has one. None beside a file of another name, and where someone else's is called so.
+fn report_of(path: &Path) -> Option<RunReport> {
+    let name = path.file_name()?.to_str()?;
+    let report: RunReport = serde_json::from_slice(&std::fs::read(path.with_file_name(output::REPORT)).ok()?).ok()?;
+    if name == "delta.safetensors" {
+        return Some(report);
+    }
+    let record: usize = name.strip_prefix("delta.")?.strip_suffix(".safetensors")?.parse().ok()?;
     let [from, to] = report.command.index;
     let failed: Vec<usize> = report.failed.iter().map(|failed| failed.record).collect();
-    let place = (from..to).filter(|other| !failed.contains(other)).position(|other| other == record);
-    let operations: Vec<_> =
-        report.operations.into_iter().enumerate().filter(|(n, _)| Some(*n) == place).map(|(_, one)| one).collect();
-    let seconds = operations.iter().map(|operation| operation.seconds).sum();
-    let summary = Summary::of(operations.iter().flat_map(|operation| &operation.facts), seconds);
-    RunReport { operations, summary, ..report }
+    let place = (from..to).filter(|other| !failed.contains(other)).position(|other| other == record)?;
+    let operations = vec![report.operations.get(place)?.clone()];
+    let summary = Summary::of(&operations[0].facts, operations[0].seconds);
+    Some(RunReport { operations, summary, ..report })
 }
 
 /// What goes along with the weights, where it exists.
@@ -156,7 +155,11 @@ pub fn write_model(
     let shards = source.shards()?;
     let config = config(source, dtype)?;
     let folder = OutDir::prepare(out, output::Kind::Model)?;
-    let hash = edits.as_ref().map(|edits| edits.check(source, &shards)).transpose()?;
+    let check = |edits: &Edits| {
+        let hash = edits.check(source, &shards)?;
+        edits.check_tensors(source, &shards, layout(source)?).map(|()| hash)
+    };
+    let hash = edits.as_ref().map(check).transpose()?;
     let (mut changes, report) = match edits {
         Some(edits) => (edits.changes, Some((edits.path, edits.report))),
         None => (BTreeMap::new(), None),
@@ -219,6 +222,12 @@ fn config(source: &Source, dtype: Option<Dtype>) -> Result<serde_json::Value, Fa
     Ok(config)
 }
 
+/// How the model's family names and stores matrices.
+pub fn layout(source: &Source) -> Result<Layout, Failure> {
+    Layout::of(&io::read_bytes(&source.folder.join("config.json"))?)
+        .map_err(|error| Failure::from(error).at(source.folder.display()))
+}
+
 /// What an adapter holds of one matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapted {
@@ -239,8 +248,7 @@ pub struct Adapted {
 ///
 /// When the edits belong to another model or to another family.
 pub fn write_adapter(source: &Source, edits: &Edits, rank: Option<usize>, out: &Path) -> Result<Vec<Adapted>, Failure> {
-    let layout = Layout::of(&io::read_bytes(&source.folder.join("config.json"))?)
-        .map_err(|error| Failure::from(error).at(source.folder.display()))?;
+    let layout = layout(source)?;
     let folder = OutDir::prepare(out, output::Kind::Model)?;
     let shards = source.shards()?;
     let hash = edits.check(source, &shards)?;
@@ -319,10 +327,12 @@ fn card(
     adapted: Option<&[Adapted]>,
 ) -> String {
     let library = if adapted.is_some() { "peft" } else { "transformers" };
+    // A JSON text is a YAML text too.
+    let quoted = serde_json::Value::from(source.id.as_str()).to_string();
     let mut text = format!(
-        "---\nbase_model: {:?}\nlibrary_name: {library}\ntags:\n- model-editing\n---\n\n# {} with edited facts\n\n\
+        "---\nbase_model: {}\nlibrary_name: {library}\ntags:\n- model-editing\n---\n\n# {} with edited facts\n\n\
          Edited with {}. The SHA-256 of the unedited weights is `{hash}`. Their licence applies to these weights as well.\n",
-        source.id,
+        quoted,
         source.id,
         crate::PROGRAM
     );
@@ -336,7 +346,8 @@ fn card(
     let facts: Vec<_> = report.operations.iter().flat_map(|operation| &operation.facts).collect();
     let _ = write!(text, "\n\n## Facts\n\n| prompt | was | is |\n|---|---|---|\n");
     const SHOWN: usize = 100;
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    // Whatever a text holds, it stays in its cell.
+    let cell = |text: &str| text.replace(char::is_control, " ").replace('\\', "\\\\").replace('|', "\\|");
     for fact in facts.iter().take(SHOWN) {
         let was = fact.target_true.as_deref().unwrap_or("–");
         let _ = writeln!(text, "| {} | {} | {} |", cell(&fact.prompt), cell(was), cell(&fact.target_new));

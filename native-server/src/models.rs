@@ -172,6 +172,7 @@ impl Source {
         let names = Loader::shard_names(&io::read_bytes(&index)?)?;
         let shard = |name: String| {
             let plain = Path::new(&name).components().count() == 1 && !name.starts_with('.');
+            let plain = plain && name.ends_with(".safetensors");
             let path = self.folder.join(&name);
             match plain && path.is_file() {
                 true => Ok(path),

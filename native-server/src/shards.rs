@@ -24,7 +24,7 @@ pub struct Written {
     pub name: String,
     /// The type it is stored in.
     pub dtype: Dtype,
-    /// What rounding to that type did to the sum, as a share of the change: Frobenius norms.
+    /// What rounding, of the sum and to that type, did to it, as a share of the change: Frobenius norms.
     pub rounding: f64,
 }
 
@@ -103,7 +103,12 @@ impl Rewritten<'_> {
     /// See [`Written::rounding`].
     fn rounding(&self) -> Option<f64> {
         let change = self.change.as_ref()?;
-        let lost = self.sums()?.map(|sum| f64::from(stored(sum, self.dtype) - sum).powi(2)).sum::<f64>();
+        let added = change.values.iter();
+        let lost = floats(&self.view)?.zip(added).map(|(value, change)| {
+            let kept = f64::from(stored(value + change, self.dtype));
+            (kept - (f64::from(value) + f64::from(*change))).powi(2)
+        });
+        let lost: f64 = lost.sum();
         let all: f64 = change.values.iter().map(|value| f64::from(*value).powi(2)).sum();
         Some(if all > 0.0 { (lost / all).sqrt() } else { 0.0 })
     }

@@ -35,6 +35,10 @@ struct Manners {
     cut: Option<usize>,
     /// What it says the SHA-256 of the weights is.
     hash: Option<String>,
+    /// Where it sends whoever asks for a file.
+    elsewhere: Option<String>,
+    /// Bytes that files have beyond what it says.
+    beyond: usize,
 }
 
 impl Hub {
@@ -109,10 +113,10 @@ fn answer(
         let header = |name: &str| {
             headers.iter().find_map(|line| line.to_lowercase().strip_prefix(name).map(|value| value.trim().to_owned()))
         };
-        log.lock().expect("whole").push(first.clone());
+        log.lock().expect("whole").push(format!("{first} {}", header("authorization:").unwrap_or_default()));
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
         let welcome = manners.token.is_none_or(|token| header("authorization:") == Some(format!("bearer {token}")));
-        let file = path.strip_prefix("/us/tiny/resolve/main/").map(str::to_owned);
+        let file = path.strip_prefix(&format!("/us/tiny/resolve/{COMMIT}/")).map(str::to_owned);
         if !welcome {
             write!(stream, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")?;
         } else if path.starts_with("/api/models/us/tiny/revision/main") {
@@ -121,12 +125,14 @@ fn answer(
                 .map(|(name, bytes)| {
                     let of_weights = manners.hash.clone().filter(|_| name.ends_with("safetensors"));
                     let sha256 = of_weights.unwrap_or_else(|| hash(bytes));
-                    json!({ "rfilename": name, "size": bytes.len(), "lfs": { "sha256": sha256 } })
+                    json!({ "rfilename": name, "size": bytes.len() - manners.beyond, "lfs": { "sha256": sha256 } })
                 })
                 .collect();
             let info = json!({ "sha": COMMIT, "siblings": siblings, "cardData": { "license": "apache-2.0" } });
             let info = info.to_string();
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{info}", info.len())?;
+        } else if let (Some(elsewhere), Some(_)) = (&manners.elsewhere, &file) {
+            write!(stream, "HTTP/1.1 302 Found\r\nLocation: {elsewhere}{path}\r\nContent-Length: 0\r\n\r\n")?;
         } else if let Some(bytes) = file.as_ref().and_then(|file| files.get(file)) {
             let range = header("range:").unwrap_or_default();
             let (from, to) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
@@ -220,4 +226,46 @@ fn weights_that_are_not_what_the_hub_says_are_not_kept() {
     let blobs = fs::read_dir(hub.home.path().join("hub/models--us--tiny/blobs")).expect("a folder");
     let kept = blobs.filter(|blob| blob.as_ref().expect("an entry").path().extension().is_none()).count();
     assert_eq!(kept, 2, "config and vocabulary");
+}
+
+/// Large files lie on other machines than the hub, which have no business with anyone's token.
+#[test]
+fn a_token_goes_to_the_hub_alone() {
+    let storage = Hub::tiny(Manners::default());
+    let hub = Hub::tiny(Manners {
+        token: Some("hf_ours"),
+        // Another host by its name.
+        elsewhere: Some(storage.address.replace("127.0.0.1", "localhost")),
+        ..Manners::default()
+    });
+    answered(&hub.ask("us/tiny", &[("HF_TOKEN", "hf_ours")]));
+    let asked = storage.asked.lock().expect("whole");
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.iter().all(|request| !request.contains("hf_ours")), "{asked:?}");
+    assert!(hub.asked.lock().expect("whole").iter().all(|request| request.contains("hf_ours")));
+}
+
+#[test]
+fn a_file_that_does_not_end_where_the_hub_says_is_given_up() {
+    let hub = Hub::tiny(Manners { beyond: 7, ..Manners::default() });
+    hub.check_refused("us/tiny", &[], &["bytes that the Hub says, but more"]);
+    let blobs = hub.home.path().join("hub/models--us--tiny/blobs");
+    let left: Vec<_> = fs::read_dir(blobs).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_some_and(|ending| ending == "lock")), "{left:?}");
+}
+
+/// Whatever a killed program left under a file's own name was compared before: a file that is not there yet is not.
+#[test]
+fn what_another_attempt_left_in_the_middle_is_compared_too() {
+    let hub = Hub::tiny(Manners::default());
+    let blobs = hub.home.path().join("hub/models--us--tiny/blobs");
+    fs::create_dir_all(&blobs).expect("a folder");
+    let weights = &files("gpt2-tiny")["model.safetensors"];
+    let mut wrong = weights.clone();
+    wrong[50_000] ^= 1;
+    let part = blobs.join(format!("{}.incomplete", hash(weights)));
+    fs::write(&part, &wrong[..100_000]).expect("writes");
+    hub.check_refused("us/tiny", &[], &["model.safetensors is not what the Hub says"]);
+    assert!(!part.exists());
+    answered(&hub.ask("us/tiny", &[]));
 }

@@ -72,6 +72,8 @@ pub struct Layout {
     pub transposed: bool,
     /// Whether a tensor is a token embedding or an output head.
     pub is_embedding: fn(&str) -> bool,
+    /// Whether a tensor is a table that old checkpoints store and that is computed.
+    pub is_buffer: fn(&str) -> bool,
 }
 
 impl Layout {
@@ -87,6 +89,7 @@ impl Layout {
             root: family.root,
             transposed: family.stores_transposed,
             is_embedding: family.is_embedding,
+            is_buffer: family.is_buffer,
         })
     }
 }

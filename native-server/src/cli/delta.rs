@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{Desk, Place, unexpected};
 use crate::{
     device::DeviceKind,
+    edited::layout,
     io,
     models::Source,
     output::{self, OutDir},
@@ -49,24 +50,20 @@ struct Difference {
 
 pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let (base, edited) = (place.model(&args.base)?, place.model(&args.edited)?);
-    let kinds = [&base, &edited].map(|source| {
-        Layout::of(&io::read_bytes(&source.folder.join("config.json"))?)
-            .map_err(|error| Failure::from(error).at(source.folder.display()))
-    });
-    let [one, other] = kinds;
-    if one?.family != other?.family {
+    let [layout, other] = [layout(&base)?, layout(&edited)?];
+    if layout.family != other.family {
         return Err(Failure::bad_input(format!("{} and {} are of different architectures", args.base, args.edited)));
     }
-    let changes = differences(&Shards::of(&base)?, &Shards::of(&edited)?)?;
+    same_settings(&base, &edited)?;
+    let changes = differences(layout, &Shards::of(&base)?, &Shards::of(&edited)?)?;
     if changes.is_empty() {
         return Err(Failure::bad_input(format!("{} and {} have the same weights", args.base, args.edited)));
     }
     let folder = OutDir::prepare(&args.out, output::Kind::Edit)?;
     let mut desk = Desk::open(&args.base, place, args.device)?;
     let bytes = file(&changes, &desk.info().hash)?;
-    let path = args.out.join("delta.safetensors");
     // Checks that editors could have changed these matrices.
-    desk.session.apply_delta(&path.display().to_string(), &bytes)?;
+    desk.session.apply_delta(&args.edited, &bytes)?;
     let weights = match desk.handle(Command::Changes)? {
         Event::Changed(weights) => weights,
         other => return Err(unexpected(&other)),
@@ -101,20 +98,59 @@ impl Shards {
         let mut all = BTreeMap::new();
         for (file, bytes) in &self.0 {
             for (name, view) in open(file, bytes)?.tensors() {
-                all.insert(name, view);
+                if all.insert(name.clone(), view).is_some() {
+                    return Err(Failure::bad_input(format!("{file}: the tensor {name:?} is in another file too")));
+                }
             }
         }
         Ok(all)
     }
 }
 
+/// Keys of `config.json` that say nothing of what is computed.
+const HARMLESS: [&str; 6] =
+    ["dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures", "use_cache"];
+
+/// Says so where two models' settings differ, which would make them answer differently whatever their weights.
+fn same_settings(base: &Source, edited: &Source) -> Result<(), Failure> {
+    let read = |source: &Source| {
+        let path = source.folder.join("config.json");
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&io::read_bytes(&path)?)
+            .map_err(|error| Failure::bad_input(format!("{}: {error}", path.display())))?;
+        Ok::<_, Failure>(fields)
+    };
+    let (base, edited) = (read(base)?, read(edited)?);
+    // A program that saves a model may add keys at their defaults; what both say must be the same.
+    let differs = base.iter().find(|(key, value)| {
+        !HARMLESS.contains(&key.as_str()) && edited.get(*key).is_some_and(|other| !same(value, other))
+    });
+    match differs {
+        None => Ok(()),
+        Some((key, value)) => Err(Failure::bad_input(format!(
+            "config.json says {key} = {value} in the one model and {} in the other; only weights may differ",
+            edited[key]
+        ))),
+    }
+}
+
+/// `1` is `1.0`.
+fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    a == b || a.as_f64().is_some_and(|number| Some(number) == b.as_f64())
+}
+
 /// By how much tensors differ, of those that do. What both store must be the same otherwise.
-fn differences(base: &Shards, edited: &Shards) -> Result<Changes, Failure> {
-    let (base, mut edited) = (base.tensors()?, edited.tensors()?);
+///
+/// Names are the base's. One of the files may leave out what the whole model's names begin with, and either may store
+/// tables that old checkpoints have.
+fn differences(layout: Layout, base: &Shards, edited: &Shards) -> Result<Changes, Failure> {
+    let short = |name: &str| name.strip_prefix(layout.root).unwrap_or(name).to_owned();
+    let base = base.tensors()?;
+    let edited = edited.tensors()?.into_iter().filter(|(name, _)| !(layout.is_buffer)(name));
+    let mut edited: BTreeMap<String, TensorView<'_>> = edited.map(|(name, view)| (short(&name), view)).collect();
     let mut changes = Changes::new();
-    for (name, before) in &base {
+    for (name, before) in base.iter().filter(|(name, _)| !(layout.is_buffer)(name)) {
         let refuse = |what: String| Failure::bad_input(format!("the tensor {name:?} {what}"));
-        let after = edited.remove(name).ok_or_else(|| refuse("is missing in the edited model".into()))?;
+        let after = edited.remove(&short(name)).ok_or_else(|| refuse("is missing in the edited model".into()))?;
         if before.shape() != after.shape() {
             return Err(refuse(format!("is {:?} in the edited model and was {:?}", after.shape(), before.shape())));
         }
@@ -127,6 +163,9 @@ fn differences(base: &Shards, edited: &Shards) -> Result<Changes, Failure> {
         let change: Vec<f32> = old.zip(new).map(|(old, new)| new - old).collect();
         if change.iter().all(|change| *change == 0.0) {
             continue;
+        }
+        if change.iter().any(|change| !change.is_finite()) {
+            return Err(refuse("holds numbers that are not finite in the edited model".into()));
         }
         let [rows, columns] = *before.shape() else {
             return Err(refuse(format!("differs, and is no matrix but {:?}", before.shape())));
@@ -206,7 +245,14 @@ mod tests {
         };
         let base = make("base", "w", &[1.0, 2.0], &[1, 2]);
         let same = make("same", "w", &[1.0, 2.0], &[1, 2]);
+        let layout = Layout::of(br#"{"model_type": "gpt2"}"#).unwrap();
+        let differences = |base: &Shards, edited: &Shards| differences(layout, base, edited);
         assert!(differences(&base, &same).unwrap().is_empty());
+        // As transformers saves it.
+        let whole = make("whole", "transformer.w", &[1.0, 2.5], &[1, 2]);
+        assert_eq!(differences(&base, &whole).unwrap()["w"], ([1, 2], vec![0.0, 0.5]));
+        let broken = make("broken", "w", &[1.0, f32::NAN], &[1, 2]);
+        assert!(differences(&base, &broken).unwrap_err().message.contains("not finite in the edited model"));
         let other = make("other", "w", &[1.5, 2.0], &[1, 2]);
         assert_eq!(differences(&base, &other).unwrap()["w"], ([1, 2], vec![0.5, 0.0]));
         for (edited, complaint) in [

@@ -203,6 +203,9 @@ fn merge(args: &Merge, place: &Place) -> Result<(), Failure> {
     let edits = Edits::read(path, &bytes)?;
     let source = place.model(&args.model)?;
     if args.format == Form::Lora {
+        if args.dtype.is_some() {
+            return Err(Failure::bad_input("--dtype is for whole models; an adapter is of f32"));
+        }
         for Adapted { module, rank, error } in
             write_adapter(&source, &edits, args.rank.map(|rank| rank as usize), &args.out)?
         {

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use rectify_core::task::Task;
 use rectify_protocol::Failure;
 use zip::ZipArchive;
@@ -51,7 +50,7 @@ pub fn fetch(set: &DataSet, folder: &Path, line: &Line) -> Result<Placed, String
         return Err(format!("{} is there for this task already", other.display()));
     }
     let bytes = match set.source {
-        Source::Hub { repository, file } => from_hub(repository, file, line)?,
+        Source::Hub { repository, file } => from_web(&of_hub(repository, file), line)?,
         Source::Web(address) => from_web(address, line)?,
         Source::Archive { address, member } => member_of(&from_web(address, line)?, member)?,
     };
@@ -111,44 +110,6 @@ fn text_of(failure: Failure) -> String {
     failure.message
 }
 
-/// The hub's cache keeps what came, and a download that broke off goes on from there. `HF_HOME` says where it is,
-/// `HF_ENDPOINT` which hub is asked.
-fn from_hub(repository: &str, file: &str, line: &Line) -> Result<Vec<u8>, String> {
-    let hub = api()?.dataset(repository.into());
-    let name = file.to_owned();
-    watched(file, line, SILENCE, move |told| {
-        // Not `get`, which would give a file that was refused before once more.
-        let path = hub.download_with_progress(&name, Watch::new(told)).map_err(why)?;
-        io::read_bytes(&path).map_err(text_of)
-    })
-}
-
-/// The hub's client, as the environment has it: `HF_ENDPOINT`, `HF_HOME` or `HF_HUB_CACHE`, `HF_TOKEN`.
-pub(super) fn api() -> Result<Api, String> {
-    let mut builder = ApiBuilder::from_env().with_retries(3).with_progress(false);
-    if let Some(cache) = variable("HF_HUB_CACHE") {
-        builder = builder.with_cache_dir(cache.into());
-    }
-    if let Some(token) = variable("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
-    builder.build().map_err(why)
-}
-
-/// A variable of the environment that is set to something.
-pub(super) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-/// Why the hub did not give something.
-pub(super) fn why(error: ApiError) -> String {
-    match error {
-        ApiError::RequestError(error) => reason(&error),
-        ApiError::TooManyRetries(error) => why(*error),
-        other => other.to_string(),
-    }
-}
-
 /// How long a server may say nothing.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
@@ -180,6 +141,20 @@ pub(super) fn watched<T: Send + 'static>(
 /// No data set here is near as large; what is larger is not one.
 const LARGEST: u64 = 1 << 30;
 
+/// The address of a file in a repository of data. `HF_ENDPOINT` says which hub is asked.
+fn of_hub(repository: &str, file: &str) -> String {
+    let hub = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
+    format!("{}/datasets/{repository}/resolve/main/{file}", hub.trim_end_matches('/'))
+}
+
+/// What asks servers.
+pub(super) fn agent() -> ureq::Agent {
+    let settings = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_recv_response(Some(Duration::from_secs(60)));
+    settings.build().into()
+}
+
 fn from_web(address: &str, line: &Line) -> Result<Vec<u8>, String> {
     let file = address.rsplit('/').next().unwrap_or(address);
     let address = address.to_owned();
@@ -187,11 +162,7 @@ fn from_web(address: &str, line: &Line) -> Result<Vec<u8>, String> {
 }
 
 fn read_web(address: &str, told: &Told) -> Result<Vec<u8>, String> {
-    let settings = ureq::Agent::config_builder()
-        .timeout_connect(Some(Duration::from_secs(20)))
-        .timeout_recv_response(Some(Duration::from_secs(60)));
-    let agent: ureq::Agent = settings.build().into();
-    let mut response = agent.get(address).call().map_err(|error| reason(&error))?;
+    let mut response = agent().get(address).call().map_err(|error| reason(&error))?;
     let total = response.body().content_length().unwrap_or(0);
     let mut body = response.body_mut().with_config().limit(LARGEST).reader();
     let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 16]);
@@ -243,32 +214,6 @@ pub(super) fn reason(error: &ureq::Error) -> String {
         ureq::Error::StatusCode(status) => format!("the server refused (HTTP {status})"),
         other => format!("the server cannot be reached: {other}"),
     }
-}
-
-/// Tells of a download from the hub.
-pub(super) struct Watch {
-    told: Told,
-    done: u64,
-    total: u64,
-}
-
-impl Watch {
-    pub(super) fn new(told: Told) -> Self {
-        Self { told, done: 0, total: 0 }
-    }
-}
-
-impl hf_hub::api::Progress for Watch {
-    fn init(&mut self, size: usize, _: &str) {
-        (self.done, self.total) = (0, size as u64);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        let _ = self.told.send((self.done, self.total));
-    }
-
-    fn finish(&mut self) {}
 }
 
 #[cfg(test)]
