@@ -266,7 +266,8 @@ impl Panel {
         let paper = self.curves.iter().flat_map(|curve| curve.paper.iter().map(|(_, value)| *value));
         // A file may say anything, and no score is above 1.
         let highest = points.chain(paper).fold(0.0, f64::max).min(1.0);
-        ((highest * 10.0 - 1e-9).ceil() / 10.0).max(0.1)
+        // Nothing but zeros are not drawn as if they were close to something.
+        if highest > 0.0 { ((highest * 10.0 - 1e-9).ceil() / 10.0).max(0.1) } else { 1.0 }
     }
 }
 

@@ -82,7 +82,7 @@ fn last_common(study: &Study, editor: &Editor) -> Option<usize> {
 fn cell(score: Option<&Score>) -> String {
     match score {
         None => "–".into(),
-        Some(Score { mean, error: Some(error), .. }) if *error > 0.0 => format!("{mean:.2} ± {error:.2}"),
+        Some(Score { mean, error: Some(error), .. }) if *error >= 0.005 => format!("{mean:.2} ± {error:.2}"),
         Some(Score { mean, .. }) => format!("{mean:.2}"),
     }
 }
