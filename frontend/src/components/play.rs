@@ -34,8 +34,8 @@ pub fn PlayCard(
                     "An edit that looks perfect can still cost the model what it was able to do before. Watch it happen: "
                     {EDITS} " facts are written one after another, three times over, keeping all of each edit, or the \
                     40% or 20% that RECT keeps. On the way the model is asked four of its tasks. Keeping less disturbs \
-                    what the edits did not mean to change; keeping too little loses the edits. On this small model 40% \
-                    hardly differs from keeping all, so compare with 20%. Your own edits stay as they are."
+                    what the edits did not mean to change; keeping too little loses the edits. On the bundled GPT-2, \
+                    40% hardly differs from keeping all, so compare with 20%. Your own edits stay as they are."
                 </p>
                 <Choices desk recipe own_facts />
                 <button
@@ -128,7 +128,7 @@ fn Drawn(desk: Desk, running: Memo<bool>) -> impl IntoView {
             <Show when=move || !running.get()>
                 <p class="quiet">
                     "One order of one set of facts, 24 questions of each task: differences of a tenth or two may be \
-                    chance, and on this small model RECT at 40% hardly differs from keeping everything. "
+                    chance, and on the bundled GPT-2 RECT at 40% hardly differs from keeping everything. "
                     <a href="examples/report.html" target="_blank" rel="noopener">"The full grids"</a>
                     " have more seeds, settings and questions. "
                     <button type="button" class="link" id=ids::PLAY_ROWS on:click=keep>"Keep the rows"</button>
