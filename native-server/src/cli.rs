@@ -282,6 +282,7 @@ mod tests {
         check_usage("rectify models check --json", &[]);
         check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
         check_usage("rectify models hash DIR", &[]);
+        check_usage("rectify models fetch openai-community/gpt2@main", &[]);
         check_usage("rectify models merge --model M --edits DIR --out DIR --dtype f32", &[]);
         check_usage("rectify models merge --model M --edits DIR --out DIR --format lora --rank 4", &[]);
         check_usage("rectify delta BASE EDITED --out DIR --json", &[]);

@@ -185,6 +185,10 @@ fn a_model_of_the_hub_is_fetched_once() {
     assert_eq!(answered(&output), answered(&by_folder), "although its connection broke in the middle");
 
     let requests = hub.requests();
+    let fetched = hub.rectify(&["models", "fetch", "us/tiny"], &[]);
+    let folder = PathBuf::from(String::from_utf8_lossy(&fetched.stdout).trim());
+    assert!(folder.join("config.json").is_file(), "{}", folder.display());
+    assert_eq!(hub.rectify(&["models", "fetch", "tiny"], &[]).status.code(), Some(2));
     for environment in [&[][..], &[("HF_HUB_OFFLINE", "1")]] {
         answered(&hub.ask("us/tiny", environment));
         answered(&hub.ask(&format!("us/tiny@{COMMIT}"), environment));

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{Place, ask::read_delta};
 use crate::{
     edited::{Adapted, Edits, write_adapter, write_model},
-    io,
+    hub, io,
     models::Static,
     shards::Written,
 };
@@ -33,6 +33,11 @@ pub(super) enum Subcommands {
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
+    },
+    /// Fetch a model of the Hugging Face Hub into its cache, and print its folder; for machines that will have no network
+    Fetch {
+        /// owner/name, or owner/name@revision
+        name: String,
     },
     /// Write a model's weights as f16 or f32
     Convert(Convert),
@@ -113,6 +118,11 @@ pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> 
                 0 => Ok(()),
                 n => Err(io::internal(format!("{n} of {} models are not as models.json says", report.len()))),
             }
+        }
+        Subcommands::Fetch { name } => {
+            let not = || Failure::bad_input(format!("{name:?} is no name of the Hub: expected owner/name"));
+            let folder = hub::models::folder(&hub::models::Name::parse(name).ok_or_else(not)?)?;
+            io::print(out, &format!("{}\n", folder.display()))
         }
         Subcommands::Convert(args) => {
             write_model(&place.model(&args.model)?, None, Some(args.dtype), &args.out).map(drop)
