@@ -57,7 +57,7 @@ pub(crate) async fn judge(
 ) -> Result<Vec<Vec<Option<Judgement>>>> {
     let questions = records.asked();
     let answered = answer(of, models, &prompts(records), records, watch).await?;
-    Ok(answered.continuations.into_iter().map(|continuations| judged(&questions, continuations)).collect())
+    Ok(answered.continuations.iter().map(|continuations| judged(&questions, continuations)).collect())
 }
 
 fn prompts(records: &Records) -> Vec<String> {

@@ -19,7 +19,7 @@ use crate::{
     io,
     models::Source,
     output::{self, OutDir},
-    shards::{self, Change, Written, floats},
+    shards::{self, Change, Shards, Written, floats},
 };
 
 /// A change that `edit --out` wrote, and what is known of it.
@@ -66,22 +66,25 @@ impl Edits {
         Ok(Self { path, changes, report, model_hash })
     }
 
-    /// Says so when a change is of no matrix of the model that editors change, or of another shape.
-    fn check_tensors(&self, source: &Source, shards: &[PathBuf], layout: Layout) -> Result<(), Failure> {
-        let mut shapes = BTreeMap::new();
-        for shard in shards {
-            let bytes = io::map(shard)?;
-            for (name, view) in open(&shard.display().to_string(), &bytes)?.tensors() {
-                if shapes.insert(name.clone(), view.shape().to_vec()).is_some() {
-                    return Err(Failure::bad_input(format!("{} has the tensor {name:?} twice", source.id)));
-                }
-            }
+    /// The model's hash. Says so when these edits belong to another model, or a change is of no matrix that editors
+    /// change or of another shape.
+    fn check(&self, source: &Source, shards: &[PathBuf], layout: Layout) -> Result<String, Failure> {
+        let hash = |path: &PathBuf| Ok(Sha256::digest(io::map(path)?).into());
+        let found = model_hash(&shards.iter().map(hash).collect::<Result<Vec<[u8; 32]>, Failure>>()?);
+        if let Some(theirs) = self.model_hash.as_ref().filter(|theirs| **theirs != found) {
+            return Err(Failure::bad_input(format!(
+                "{} changes the model with hash {theirs}; {} has {found}",
+                self.path.display(),
+                source.id
+            )));
         }
+        let model = Shards::of(source)?;
+        let tensors = model.tensors()?;
         for (name, change) in &self.changes {
             let refuse = |problem: String| Err(Failure::bad_input(format!("{}: {problem}", self.path.display())));
-            match shapes.get(name) {
+            match tensors.get(name).map(TensorView::shape) {
                 None => return refuse(format!("{} has no tensor {name:?}", source.id)),
-                Some(shape) if *shape != change.shape => {
+                Some(shape) if shape != change.shape => {
                     return refuse(format!("{name:?} is {shape:?}, but its change is {:?}", change.shape));
                 }
                 Some(_) if (layout.is_embedding)(name) => {
@@ -90,21 +93,7 @@ impl Edits {
                 Some(_) => {}
             }
         }
-        Ok(())
-    }
-
-    /// Says so when these edits belong to another model.
-    fn check(&self, source: &Source, shards: &[PathBuf]) -> Result<String, Failure> {
-        let hash = |path: &PathBuf| Ok(Sha256::digest(io::map(path)?).into());
-        let found = model_hash(&shards.iter().map(hash).collect::<Result<Vec<[u8; 32]>, Failure>>()?);
-        match &self.model_hash {
-            Some(theirs) if *theirs != found => Err(Failure::bad_input(format!(
-                "{} changes the model with hash {theirs}; {} has {found}",
-                self.path.display(),
-                source.id
-            ))),
-            _ => Ok(found),
-        }
+        Ok(found)
     }
 }
 
@@ -155,21 +144,11 @@ pub fn write_model(
     let shards = source.shards()?;
     let config = config(source, dtype)?;
     let folder = OutDir::prepare(out, output::Kind::Model)?;
-    let check = |edits: &Edits| {
-        let hash = edits.check(source, &shards)?;
-        edits.check_tensors(source, &shards, layout(source)?).map(|()| hash)
-    };
-    let hash = edits.as_ref().map(check).transpose()?;
-    let (mut changes, report) = match edits {
-        Some(edits) => (edits.changes, Some((edits.path, edits.report))),
-        None => (BTreeMap::new(), None),
-    };
+    let hash = edits.as_ref().map(|edits| edits.check(source, &shards, layout(source)?)).transpose()?;
+    let (mut changes, report) = edits.map(|edits| (edits.changes, edits.report)).unwrap_or_default();
     let mut written = Vec::new();
     for shard in &shards {
         written.extend(shards::rewrite(shard, dtype, &mut changes, &folder)?);
-    }
-    if let Some((name, _)) = changes.first_key_value() {
-        return Err(Failure::bad_input(format!("{} has no tensor {name:?}, which the edits change", source.id)));
     }
     for name in COMPANIONS {
         let path = source.folder.join(name);
@@ -181,8 +160,8 @@ pub fn write_model(
         folder.write(name, &bytes)?;
     }
     folder.write("config.json", io::to_json(&config)?.as_bytes())?;
-    if let Some((_, report)) = &report {
-        let card = card(source, hash.as_deref().unwrap_or_default(), report.as_ref(), &written, None);
+    if let Some(hash) = &hash {
+        let card = card(source, hash, report.as_ref(), &written, None);
         folder.write("README.md", card.as_bytes())?;
     }
     folder.commit()?;
@@ -250,9 +229,7 @@ pub struct Adapted {
 pub fn write_adapter(source: &Source, edits: &Edits, rank: Option<usize>, out: &Path) -> Result<Vec<Adapted>, Failure> {
     let layout = layout(source)?;
     let folder = OutDir::prepare(out, output::Kind::Model)?;
-    let shards = source.shards()?;
-    let hash = edits.check(source, &shards)?;
-    edits.check_tensors(source, &shards, layout)?;
+    let hash = edits.check(source, &source.shards()?, layout)?;
     let (mut adapted, mut tensors) = (Vec::new(), Vec::new());
     for (name, change) in &edits.changes {
         let module = name.strip_suffix(".weight").unwrap_or(name);
@@ -268,16 +245,11 @@ pub fn write_adapter(source: &Source, edits: &Edits, rank: Option<usize>, out: &
             false => ((transposed(&factors.left, factors.rank), rows), (transposed(&factors.right, columns), columns)),
         };
         let key = |part: &str| format!("base_model.model.{module}.{part}.weight");
-        tensors.push((key("lora_A"), vec![factors.rank, a.1], bytes(&a.0)));
-        tensors.push((key("lora_B"), vec![b.1, factors.rank], bytes(&b.0)));
+        tensors.push((key("lora_A"), [factors.rank, a.1], a.0));
+        tensors.push((key("lora_B"), [b.1, factors.rank], b.0));
         adapted.push(Adapted { module, rank: factors.rank, error: factors.error });
     }
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name, view.expect("factors are as large as their shape"))
-    });
-    let file = safetensors::serialize(views, Some([("format".to_owned(), "pt".to_owned())].into()))
-        .map_err(|error| io::internal(error.to_string()))?;
+    let file = shards::file(tensors.into_iter(), ("format", "pt"))?;
     folder.write("adapter_model.safetensors", &file)?;
     folder.write("adapter_config.json", io::to_json(&adapter_config(source, layout, &adapted))?.as_bytes())?;
     folder.write("README.md", card(source, &hash, edits.report.as_ref(), &[], Some(&adapted)).as_bytes())?;
@@ -312,10 +284,6 @@ fn adapter_config(source: &Source, layout: Layout, adapted: &[Adapted]) -> serde
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     let rows = values.len() / columns;
     (0..columns).flat_map(|j| (0..rows).map(move |i| (i, j))).map(|(i, j)| values[i * columns + j]).collect()
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// The model card: what was edited, how, and what was measured.

@@ -1,15 +1,63 @@
 //! Checkpoints' files written anew: in another type, with changes added to some tensors.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use half::{bf16, f16};
+use memmap2::Mmap;
 use rectify_core::model::open;
 use rectify_protocol::Failure;
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
-use crate::{io, output::OutDir};
+use crate::{io, models::Source, output::OutDir};
+
+/// A model's files of weights, mapped.
+pub struct Shards(Vec<(String, Mmap)>);
+
+impl Shards {
+    /// Those of a model.
+    pub fn of(source: &Source) -> Result<Self, Failure> {
+        let map = |path: PathBuf| Ok((path.display().to_string(), io::map(&path)?));
+        Ok(Self(source.shards()?.into_iter().map(map).collect::<Result<_, Failure>>()?))
+    }
+
+    /// All tensors, by name.
+    ///
+    /// # Errors
+    ///
+    /// When a file is malformed, or a tensor is in two of them.
+    pub fn tensors(&self) -> Result<BTreeMap<String, TensorView<'_>>, Failure> {
+        let mut all = BTreeMap::new();
+        for (file, bytes) in &self.0 {
+            for (name, view) in open(file, bytes)?.tensors() {
+                if all.insert(name.clone(), view).is_some() {
+                    return Err(Failure::bad_input(format!("{file}: the tensor {name:?} is in another file too")));
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Matrices of 32-bit floats as one safetensors file with one line of metadata.
+pub fn file(
+    tensors: impl Iterator<Item = (String, [usize; 2], Vec<f32>)>,
+    (key, value): (&str, &str),
+) -> Result<Vec<u8>, Failure> {
+    let bytes = |values: Vec<f32>| values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let tensors: Vec<_> = tensors.map(|(name, shape, values)| (name, shape, bytes(values))).collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("there are as many numbers as its shape says"))
+    });
+    safetensors::serialize(views, Some([(key.to_owned(), value.to_owned())].into()))
+        .map_err(|error| io::internal(error.to_string()))
+}
 
 /// A change to a tensor, in the orientation of the checkpoint's file.
+#[derive(Debug)]
 pub struct Change {
     /// Rows and columns.
     pub shape: [usize; 2],
@@ -28,12 +76,12 @@ pub struct Written {
     pub rounding: f64,
 }
 
-/// Writes a shard into `folder`, with `changes` taken out and added where they belong. `dtype` is the type of every
+/// Writes a shard into `folder`, with `changes`, which fit their tensors, taken out and added where they belong. `dtype` is the type of every
 /// float; each keeps its own when absent.
 ///
 /// # Errors
 ///
-/// When a number is none, cannot be held by the type, or a change is of another shape than its tensor.
+/// When a number is none, or cannot be held by the type.
 pub fn rewrite(
     path: &Path,
     dtype: Option<Dtype>,
@@ -47,11 +95,6 @@ pub fn rewrite(
     let (mut rewritten, mut written) = (Vec::new(), Vec::new());
     for (name, view) in tensors.tensors() {
         let change = changes.remove(&name);
-        if let Some(change) = &change
-            && view.shape() != change.shape
-        {
-            return Err(bad(format!("{name:?} is {:?}, but its change is {:?}", view.shape(), change.shape)));
-        }
         let tensor = Rewritten { dtype: dtype.filter(|_| is_float(&view)).unwrap_or(view.dtype()), view, change };
         if let Some(problem) = tensor.problem() {
             return Err(bad(format!("the tensor {name:?} {problem}")));

@@ -159,7 +159,7 @@ pub async fn judge(
     let started = Instant::now();
     let prompts: Vec<String> = questions.iter().flat_map(|question| question.prompts()).collect();
     let Answered { continuations, tokens } = crew::answer(of, models, &prompts, task.new_tokens, watch).await?;
-    let judgements = continuations.iter().map(|continuations| judged(questions, continuations.clone())).collect();
+    let judgements = continuations.iter().map(|continuations| judged(questions, continuations)).collect();
     Ok(Judged { judgements, continuations, tokens, seconds: started.elapsed().as_secs_f64() })
 }
 

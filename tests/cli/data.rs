@@ -23,23 +23,8 @@ fn hub(files: &[(&str, Result<&str, u16>)]) -> String {
             let reply = match found {
                 Err(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
                 Ok(text) => {
-                    // The hub is asked for the first byte, to learn the size, and then for everything from some byte on.
-                    let range = asked
-                        .iter()
-                        .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
-                    let range = range.unwrap_or_default();
-                    let (from, to) = range.split_once('-').unwrap_or_default();
-                    let from: usize = from.parse().unwrap_or(0);
-                    let to = to.parse().map_or(text.len(), |last: usize| last + 1);
-                    format!(
-                        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\n\
-                         ETag: \"{}\"\r\nX-Repo-Commit: 0123\r\nConnection: close\r\n\r\n{}",
-                        to - from,
-                        to - 1,
-                        text.len(),
-                        text.len(),
-                        &text[from..to]
-                    )
+                    let length = text.len();
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}")
                 }
             };
             stream.write_all(reply.as_bytes()).expect("the visitor waits");

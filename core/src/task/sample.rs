@@ -55,9 +55,7 @@ impl Records {
         let mut rest = continuations;
         let item = |(number, question): &(usize, Arc<dyn Question>)| {
             let prompts = question.prompts();
-            let (own, others) = rest.split_at(prompts.len());
-            rest = others;
-            let replies: Vec<Continuation> = own.iter().cloned().collect::<Option<_>>()?;
+            let replies = replies_of(prompts.len(), &mut rest)?;
             let judgement = question.judge(&replies);
             let replies = replies.into_iter().map(|reply| reply.text).collect();
             Some(Item { number: *number, answers: question.answers(), prompts, replies, judgement })
@@ -68,12 +66,15 @@ impl Records {
 
 /// How right the replies to some questions are; absent where a prompt was not answered. `continuations` are those of
 /// all prompts of all questions, in order.
-pub fn judged(questions: &[&dyn Question], continuations: Vec<Option<Continuation>>) -> Vec<Option<Judgement>> {
-    let mut continuations = continuations.into_iter();
-    let judged = questions.iter().map(|question| {
-        let replies: Vec<Option<Continuation>> = continuations.by_ref().take(question.prompts().len()).collect();
-        let replies: Option<Vec<Continuation>> = replies.into_iter().collect();
-        replies.map(|replies| question.judge(&replies))
-    });
-    judged.collect()
+pub fn judged(questions: &[&dyn Question], continuations: &[Option<Continuation>]) -> Vec<Option<Judgement>> {
+    let mut rest = continuations;
+    let judged = |question: &&dyn Question| Some(question.judge(&replies_of(question.prompts().len(), &mut rest)?));
+    questions.iter().map(judged).collect()
+}
+
+/// The next replies, one to each of so many prompts, taken off `rest`; `None` where a prompt was not answered.
+fn replies_of(prompts: usize, rest: &mut &[Option<Continuation>]) -> Option<Vec<Continuation>> {
+    let (own, others) = rest.split_at(prompts);
+    *rest = others;
+    own.iter().cloned().collect()
 }

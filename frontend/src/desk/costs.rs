@@ -121,13 +121,10 @@ impl Desk {
             if !self.costs.with_untracked(|costs| costs.unedited.contains_key(task)) {
                 let Some(ability) = self.evaluate(turn, task, records, true).await else { return };
                 self.costs.update(|costs| {
-                    costs.unedited.insert(task.to_owned(), ability.clone());
                     if let Some(score) = ability.scores.paper {
                         costs.curves.entry(task.to_owned()).or_default().insert(0, score);
                     }
-                    if edits == 0 {
-                        costs.take(task, ability);
-                    }
+                    costs.unedited.insert(task.to_owned(), ability);
                 });
             }
             if self.costs.with_untracked(|costs| costs.is_fresh(task)) {

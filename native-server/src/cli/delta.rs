@@ -2,13 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io::Write, path::PathBuf};
 
-use memmap2::Mmap;
-use rectify_core::{
-    edit::Factors,
-    model::{Layout, open},
-};
+use rectify_core::{edit::Factors, model::Layout};
 use rectify_protocol::{Command, Event, Failure, WeightChange};
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::tensor::TensorView;
 use serde::Serialize;
 
 use super::{Desk, Place, unexpected};
@@ -18,7 +14,7 @@ use crate::{
     io,
     models::Source,
     output::{self, OutDir},
-    shards::floats,
+    shards::{self, Change, Shards, floats},
 };
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +67,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     let mut found = Vec::with_capacity(weights.len());
     for mut change in weights {
         change.blocks = None;
-        let (shape, values) = &changes[&change.name];
+        let Change { shape, values } = &changes[&change.name];
         let factors = Factors::of(values, *shape, None)?;
         found.push(Difference { change, rank: factors.rank, rank_error: factors.error });
     }
@@ -82,30 +78,8 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     io::print(out, &if args.json { io::to_json(&found)? } else { table(&found) })
 }
 
-/// Changes `[rows, columns]` by tensor, in the orientation of the files.
-type Changes = BTreeMap<String, ([usize; 2], Vec<f32>)>;
-
-/// A model's files.
-struct Shards(Vec<(String, Mmap)>);
-
-impl Shards {
-    fn of(source: &Source) -> Result<Self, Failure> {
-        let map = |path: PathBuf| Ok((path.display().to_string(), io::map(&path)?));
-        Ok(Self(source.shards()?.into_iter().map(map).collect::<Result<_, Failure>>()?))
-    }
-
-    fn tensors(&self) -> Result<BTreeMap<String, TensorView<'_>>, Failure> {
-        let mut all = BTreeMap::new();
-        for (file, bytes) in &self.0 {
-            for (name, view) in open(file, bytes)?.tensors() {
-                if all.insert(name.clone(), view).is_some() {
-                    return Err(Failure::bad_input(format!("{file}: the tensor {name:?} is in another file too")));
-                }
-            }
-        }
-        Ok(all)
-    }
-}
+/// By tensor, in the orientation of the files.
+type Changes = BTreeMap<String, Change>;
 
 /// Keys of `config.json` that say nothing of what is computed.
 const HARMLESS: [&str; 6] =
@@ -170,7 +144,7 @@ fn differences(layout: Layout, base: &Shards, edited: &Shards) -> Result<Changes
         let [rows, columns] = *before.shape() else {
             return Err(refuse(format!("differs, and is no matrix but {:?}", before.shape())));
         };
-        changes.insert(name.clone(), ([rows, columns], change));
+        changes.insert(name.clone(), Change { shape: [rows, columns], values: change });
     }
     match edited.keys().next() {
         Some(name) => Err(Failure::bad_input(format!("the tensor {name:?} is only in the edited model"))),
@@ -180,15 +154,8 @@ fn differences(layout: Layout, base: &Shards, edited: &Shards) -> Result<Changes
 
 /// The changes as `edit --out` writes them.
 fn file(changes: &Changes, hash: &str) -> Result<Vec<u8>, Failure> {
-    let bytes: Vec<(&String, [usize; 2], Vec<u8>)> = changes
-        .iter()
-        .map(|(name, (shape, values))| (name, *shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-        .collect();
-    let views = bytes.iter().map(|(name, shape, bytes)| {
-        (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("a change is as large as its shape"))
-    });
-    let metadata = [("model_hash".to_owned(), hash.to_owned())].into();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| io::internal(error.to_string()))
+    let tensors = changes.iter().map(|(name, Change { shape, values })| (name.clone(), *shape, values.clone()));
+    shards::file(tensors, ("model_hash", hash))
 }
 
 /// The paper's Table 1 for these matrices, with their ranks.
@@ -227,6 +194,8 @@ fn table(found: &[Difference]) -> String {
 mod tests {
     use std::path::Path;
 
+    use safetensors::Dtype;
+
     use super::*;
 
     fn write(folder: &Path, name: &str, values: &[f32], shape: &[usize]) -> Source {
@@ -247,14 +216,19 @@ mod tests {
         let same = make("same", "w", &[1.0, 2.0], &[1, 2]);
         let layout = Layout::of(br#"{"model_type": "gpt2"}"#).unwrap();
         let differences = |base: &Shards, edited: &Shards| differences(layout, base, edited);
+        let values = |base: &Shards, edited: &Shards| {
+            let change = differences(base, edited).unwrap().remove("w").unwrap();
+            assert_eq!(change.shape, [1, 2]);
+            change.values
+        };
         assert!(differences(&base, &same).unwrap().is_empty());
         // As transformers saves it.
         let whole = make("whole", "transformer.w", &[1.0, 2.5], &[1, 2]);
-        assert_eq!(differences(&base, &whole).unwrap()["w"], ([1, 2], vec![0.0, 0.5]));
+        assert_eq!(values(&base, &whole), [0.0, 0.5]);
         let broken = make("broken", "w", &[1.0, f32::NAN], &[1, 2]);
         assert!(differences(&base, &broken).unwrap_err().message.contains("not finite in the edited model"));
         let other = make("other", "w", &[1.5, 2.0], &[1, 2]);
-        assert_eq!(differences(&base, &other).unwrap()["w"], ([1, 2], vec![0.5, 0.0]));
+        assert_eq!(values(&base, &other), [0.5, 0.0]);
         for (edited, complaint) in [
             (make("shape", "w", &[1.0, 2.0], &[2, 1]), "\"w\" is [2, 1] in the edited model and was [1, 2]"),
             (make("name", "v", &[1.0, 2.0], &[1, 2]), "\"w\" is missing in the edited model"),

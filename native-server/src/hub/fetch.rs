@@ -143,8 +143,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// The address of a file in a repository of data. `HF_ENDPOINT` says which hub is asked.
 fn of_hub(repository: &str, file: &str) -> String {
-    let hub = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
-    format!("{}/datasets/{repository}/resolve/main/{file}", hub.trim_end_matches('/'))
+    format!("{}/datasets/{repository}/resolve/main/{file}", super::endpoint())
 }
 
 /// What asks servers.

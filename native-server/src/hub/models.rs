@@ -14,7 +14,11 @@ use rectify_protocol::{Failure, Kind};
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
 
-use super::fetch::{SILENCE, Told, agent, reason, watched};
+use super::{
+    endpoint,
+    fetch::{SILENCE, Told, agent, reason, watched},
+    variable,
+};
 use crate::{io, progress::Line};
 
 /// `owner/name`, or `owner/name@revision`.
@@ -81,14 +85,13 @@ fn cache() -> Result<PathBuf, Failure> {
     if let Some(cache) = variable("HF_HUB_CACHE") {
         return Ok(cache.into());
     }
-    let home = || Some(std::env::home_dir()?.join(".cache").join("huggingface"));
-    let home = variable("HF_HOME").map(PathBuf::from).or_else(home);
-    home.map(|home| home.join("hub")).ok_or_else(|| Failure::bad_input("there is no home folder; set HF_HOME"))
+    home().map(|home| home.join("hub")).ok_or_else(|| Failure::bad_input("there is no home folder; set HF_HOME"))
 }
 
-/// A variable of the environment that is set to something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+/// Where Python's programs keep the cache and the token.
+fn home() -> Option<PathBuf> {
+    let usual = || Some(std::env::home_dir()?.join(".cache").join("huggingface"));
+    variable("HF_HOME").map(PathBuf::from).or_else(usual)
 }
 
 /// Where the cache has a model, whole or not.
@@ -158,27 +161,17 @@ struct Hub {
 
 impl Hub {
     fn from_environment() -> Result<Self, String> {
-        let address = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let address = endpoint();
         if !address.starts_with("http://") && !address.starts_with("https://") {
             return Err(format!("HF_ENDPOINT is {address:?}, which is no address"));
         }
         // What `hf auth login` keeps.
-        let kept = || {
-            fs::read_to_string(
-                variable("HF_HOME")
-                    .map_or_else(
-                        || std::env::home_dir().unwrap_or_default().join(".cache").join("huggingface"),
-                        PathBuf::from,
-                    )
-                    .join("token"),
-            )
-            .ok()
-        };
+        let kept = || fs::read_to_string(home()?.join("token")).ok();
         let token = variable("HF_TOKEN").or_else(kept).map(|token| token.trim().to_owned());
         if token.as_ref().is_some_and(|token| token.bytes().any(|byte| !byte.is_ascii_graphic())) {
             return Err("HF_TOKEN holds what no token does: a space, or a letter outside ASCII".into());
         }
-        Ok(Self { address: address.trim_end_matches('/').to_owned(), token: token.filter(|token| !token.is_empty()) })
+        Ok(Self { address, token: token.filter(|token| !token.is_empty()) })
     }
 
     /// Asks for a path, from some byte on. The token goes to the hub alone and not to where it sends us.
