@@ -42,11 +42,25 @@ impl Sweep {
             let (theirs, ours) = (cell.schema, Cell::SCHEMA);
             return self.problems.push(format!("{file} has rows of shape {theirs}; this program reads shape {ours}"));
         }
-        // A file may lie in the folder a second time, under another name.
-        let place = self.cells.iter().position(|(known, _)| *known == cell).unwrap_or_else(|| {
-            self.cells.push((cell, Vec::new()));
-            self.cells.len() - 1
-        });
+        // Each attempt at a cell, and each part of it, has a file of its own.
+        let identity = cell.identity();
+        let place = match self.cells.iter().position(|(known, _)| known.identity() == identity) {
+            Some(place) => {
+                let known = &self.cells[place].0;
+                if (&known.program, &known.device) != (&cell.program, &cell.device) {
+                    let (theirs, other) = ((&cell.program, &cell.device), (&known.program, &known.device));
+                    self.problems.push(format!(
+                        "{file} was measured by {} on {}, other rows of its cell by {} on {}",
+                        theirs.0, theirs.1, other.0, other.1
+                    ));
+                }
+                place
+            }
+            None => {
+                self.cells.push((cell, Vec::new()));
+                self.cells.len() - 1
+            }
+        };
         let rows = &mut self.cells[place].1;
         let mut have: HashSet<_> = rows.iter().map(Row::id).collect();
         let mut twice = Vec::new();

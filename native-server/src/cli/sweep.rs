@@ -16,7 +16,7 @@ use crate::{
     io,
     progress::Line,
     sweep::{
-        self, Sweep, Unedited, Watch, beside,
+        self, Share, Sweep, Unedited, Watch, beside,
         grid::{self, Asked},
         read_folder,
     },
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Move lines that are not rows to a file beside their own, and measure again what they stood for
     #[arg(long)]
     repair: bool,
+    /// Do one part of many, so that several machines share the work: N/OF with N from 0, or auto/OF where Slurm, a Kubernetes indexed job or HyperQueue says N. All write into one folder
+    #[arg(long, value_name = "N/OF", default_value_t = Share::WHOLE)]
+    part: Share,
     /// cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
@@ -55,8 +58,10 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     // What is wrong with the last grid is said before the first one runs.
     let grids = args.specs.iter().map(|path| Grid::read(path, args)).collect::<Result<Vec<_>, _>>()?;
     let mut cells = Cells::default();
+    let mut first = 0;
     for grid in &grids {
-        cells.add(grid.run(args.device, place, out)?);
+        cells.add(grid.run(args.device, place, first, out)?);
+        first += grid.sweep.units() * grid.sweep.spec.editors.len() * grid.sweep.spec.seeds.len();
     }
     if args.report {
         super::report::write(&args.out, None, out)?;
@@ -117,7 +122,13 @@ impl<'a> Grid<'a> {
             1 => args.out.clone(),
             _ => args.out.join(path.file_stem().unwrap_or(path.as_os_str())),
         };
-        let asked = Asked { folder, device: args.device.name(), skip_bad: args.skip_bad, repair: args.repair };
+        let asked = Asked {
+            folder,
+            device: args.device.name(),
+            skip_bad: args.skip_bad,
+            repair: args.repair,
+            share: args.part,
+        };
         let (sweep, template) = grid::read(path, spec, asked)?;
         if !template.skipped.is_empty() {
             let records: Vec<String> = template.skipped.iter().map(usize::to_string).collect();
@@ -126,7 +137,8 @@ impl<'a> Grid<'a> {
         Ok(Self { path, text, sweep, template, drawn: args.report })
     }
 
-    fn run(&self, device: DeviceKind, place: &Place, out: &mut dyn Write) -> Result<Cells, Failure> {
+    /// `first` is the number of its first unit of work, among those of all grids.
+    fn run(&self, device: DeviceKind, place: &Place, first: usize, out: &mut dyn Write) -> Result<Cells, Failure> {
         let Self { path, sweep, .. } = self;
         fs::create_dir_all(&sweep.folder).map_err(|error| io::cannot_write(&sweep.folder, &error))?;
         io::write(&sweep.folder.join("sweep.toml"), self.text.as_bytes())?;
@@ -142,7 +154,13 @@ impl<'a> Grid<'a> {
         for (done, cell) in cells.iter().enumerate() {
             desk.line.about(&format!("cell {} of {}", done + 1, cells.len()));
             let mut watch = Watcher { line: &desk.line, started: Instant::now(), first: None };
-            match sweep.run(cell, &mut desk.session, &mut unedited, &desk.cancel, &mut watch) {
+            match sweep.run(
+                (cell, first + done * sweep.units()),
+                &mut desk.session,
+                &mut unedited,
+                &desk.cancel,
+                &mut watch,
+            ) {
                 Ok(true) => {}
                 Ok(false) => found.elsewhere += 1,
                 Err(failure) if failure.kind == Kind::Unfinished => return Err(failure),
@@ -241,7 +259,8 @@ mod tests {
         let grid = folder.path().join("sweep.toml");
         let spec = SweepSpec::from_toml("sweep.toml", &text).unwrap();
         let folder = folder.path().to_owned();
-        let asked = Asked { folder, device: DeviceKind::Flex.name(), skip_bad: false, repair: false };
+        let asked =
+            Asked { folder, device: DeviceKind::Flex.name(), skip_bad: false, repair: false, share: Share::WHOLE };
         let (sweep, template) = grid::read(&grid, spec, asked).unwrap();
         let cancel = Cancel::default();
         let source = crate::models::Static::open(&statics).unwrap().bundled("demo-nano").unwrap();
@@ -250,7 +269,7 @@ mod tests {
 
         let mut run = || {
             let (mut record, mut unedited) = (Record::default(), Unedited::default());
-            assert!(sweep.run(&cells[0], &mut session, &mut unedited, &cancel, &mut record).unwrap());
+            assert!(sweep.run((&cells[0], 0), &mut session, &mut unedited, &cancel, &mut record).unwrap());
             record.0
         };
         let told = run();

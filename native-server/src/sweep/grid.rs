@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rectify_core::fluency::TfIdf;
 use rectify_protocol::{Cell, Failure, Precision, SweepSpec};
 
-use super::{Sweep, beside};
+use super::{Share, Sweep, beside};
 use crate::{
     facts::{EditSet, Snippets},
     io, tasks,
@@ -21,6 +21,8 @@ pub struct Asked {
     pub skip_bad: bool,
     /// Whether lines that are no rows are set aside.
     pub repair: bool,
+    /// Which part of it to do.
+    pub share: Share,
 }
 
 /// Everything that the spec in the file `grid` names, and what its cells have in common.
@@ -81,6 +83,6 @@ pub fn read(grid: &Path, spec: SweepSpec, asked: Asked) -> Result<(Sweep, Cell),
         seed: 0,
     };
     let regularizers = spec.regularizers()?;
-    let Asked { folder, repair, .. } = asked;
-    Ok((Sweep { spec, regularizers, facts, tasks: loaded, words, folder, repair }, template))
+    let Asked { folder, repair, share, .. } = asked;
+    Ok((Sweep { spec, regularizers, facts, tasks: loaded, words, folder, repair, share }, template))
 }

@@ -1,9 +1,9 @@
 //! Grids of edits, measured row by row into files that survive anything.
 //!
-//! Each editor and seed has a file of rows, [`Rows`]: one line says what it is about, then one line a measurement,
-//! flushed as it is made. Whatever stops the program, the next run reads the rows, drops a line that was cut in the
-//! middle, and goes on with what is missing. A file is locked by whoever works on it, so that several processes share a
-//! folder. Scores are always made of rows, by `rectify-figures`.
+//! Each attempt at an editor and seed has a file of rows, [`Rows`]: one line says what it is about, then one line a
+//! measurement, flushed as it is made. Whatever stops the program, the next run reads the rows of all attempts and goes
+//! on with what is missing, in a file of its own. So several processes share a folder, on one machine or on many, and a
+//! grid can be divided among them, [`Share`]. Scores are always made of rows, by `rectify-figures`.
 //!
 //! [`grid`] reads what a spec names, [`Work`] makes the rows of one cell.
 
@@ -19,8 +19,10 @@ use std::{
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rectify_core::{Session, fluency::TfIdf, metrics, task::Records};
-use rectify_protocol::{Cell, EditMode, EditorSpec, Fact, Failure, Judgement, Key, Regularizer, SweepSpec, TextScores};
-pub use rows::{Rows, read_folder};
+use rectify_protocol::{
+    Cell, EditMode, EditorSpec, Fact, Failure, Judgement, Key, Regularizer, Row, SweepSpec, TextScores,
+};
+pub use rows::{Have, Rows, Share, read_folder};
 use work::Work;
 
 use crate::engine::Cancel;
@@ -41,6 +43,8 @@ pub struct Sweep {
     pub folder: PathBuf,
     /// Whether lines that are no rows are set aside; otherwise they stop their cell.
     pub repair: bool,
+    /// What this process does of it.
+    pub share: Share,
 }
 
 /// What a person may want to know while it runs.
@@ -88,8 +92,8 @@ impl Sweep {
         Ok(cells)
     }
 
-    /// Makes every row of a cell that is not there yet. `false` when another process works on it. The session keeps the
-    /// context texts that were sampled.
+    /// Makes every row of a cell's share that is not there yet. `false` when another process works on it. The session
+    /// keeps the context texts that were sampled.
     ///
     /// # Errors
     ///
@@ -97,15 +101,55 @@ impl Sweep {
     /// is interrupted: what is written stays.
     pub fn run(
         &self,
-        cell: &Cell,
+        (cell, first): (&Cell, usize),
         session: &mut Session,
         unedited: &mut Unedited,
         cancel: &Cancel,
         watch: &mut dyn Watch,
     ) -> Result<bool, Failure> {
-        let Some(rows) = Rows::open(&self.folder, cell, self.repair)? else { return Ok(false) };
-        Work { sweep: self, cell, rows, unedited, cancel, watch, told: 0 }.run(session)?;
+        let Some(rows) = Rows::open(&self.folder, cell, self.share, self.repair)? else { return Ok(false) };
+        Work { sweep: self, cell, first, rows, unedited, cancel, watch, others: 0, told: 0 }.run(session)?;
         Ok(true)
+    }
+
+    /// How many units of work a cell has: in single mode its facts, in batch mode its operations, else its sequences.
+    pub fn units(&self) -> usize {
+        match self.spec.mode {
+            EditMode::Single => self.facts.len(),
+            EditMode::Batch => self.spec.edits.len(),
+            EditMode::Sequential => self.regularizers.len(),
+        }
+    }
+
+    /// The unit of a cell that a row belongs to; `None` of rows that this spec does not ask for.
+    fn unit(&self, (regularizer, edits, key): &(String, usize, Key)) -> Option<usize> {
+        match self.spec.mode {
+            EditMode::Single => match key {
+                Key::Fact(item) | Key::Edit(item) | Key::Refused(item) | Key::Text(item) => {
+                    self.facts.binary_search_by_key(item, |(item, _)| *item).ok()
+                }
+                Key::Task(..) => None,
+            },
+            EditMode::Batch => self.spec.edits.iter().position(|asked| asked == edits),
+            EditMode::Sequential => self.regularizers.iter().position(|asked| asked.to_string() == *regularizer),
+        }
+    }
+
+    /// How many units of work there are and how many of them are finished, over all cells and whoever shares them, by the
+    /// rows in the folder.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn finished(&self) -> Result<(usize, usize), Failure> {
+        let found = read_folder(&self.folder)?;
+        let all = self.spec.editors.len() * self.spec.seeds.len() * self.units();
+        let of_cell = |(cell, rows): &(Cell, Vec<Row>)| {
+            let have: Have = rows.iter().map(Row::id).collect();
+            let wanted = Wanted { sweep: self, cell, have: &have };
+            (0..self.units()).filter(|unit| wanted.is_finished(*unit)).count()
+        };
+        Ok((all, found.cells.iter().map(of_cell).sum()))
     }
 
     /// The facts in the order of a seed; in single mode the file's own.
@@ -117,19 +161,92 @@ impl Sweep {
         facts
     }
 
-    /// How many rows a cell has in the end, refusals aside.
-    fn expected(&self, mode: EditMode) -> usize {
+    /// How many rows this share of a cell has in the end, refusals aside; `first` is the number of its first unit.
+    fn expected(&self, first: usize) -> usize {
         let tasks: usize = self.tasks.iter().map(|task| task.questions.len()).sum();
         let of_a_fact = 1 + usize::from(self.spec.texts);
         let measured = |edits: &usize| edits * self.spec.batch * of_a_fact + tasks;
-        let stops = &self.spec.edits;
-        let of_one = match mode {
-            EditMode::Single => (of_a_fact + 1) * self.facts.len(),
+        let (stops, regularizers) = (&self.spec.edits, self.regularizers.len());
+        let of_unit = |unit: usize| match self.spec.mode {
+            EditMode::Single => (of_a_fact + 1) * regularizers,
             EditMode::Sequential => stops.iter().map(measured).sum::<usize>() + stops.last().unwrap_or(&0),
-            EditMode::Batch => stops.iter().map(|edits| measured(edits) + usize::from(*edits > 0)).sum(),
+            EditMode::Batch => (measured(&stops[unit]) + usize::from(stops[unit] > 0)) * regularizers,
         };
-        of_one * self.regularizers.len()
+        (0..self.units()).filter(|unit| self.share.has(first + unit)).map(of_unit).sum()
     }
+
+    /// Whether texts of a fact are asked for.
+    fn writes(&self, fact: &Fact) -> bool {
+        self.spec.texts && !fact.generation_prompts.is_empty()
+    }
+}
+
+/// What a spec asks of a cell, beside what is there.
+struct Wanted<'a> {
+    sweep: &'a Sweep,
+    cell: &'a Cell,
+    have: &'a Have,
+}
+
+impl Wanted<'_> {
+    fn has(&self, regularizer: Regularizer, edits: usize, key: Key) -> bool {
+        self.have.contains(&(regularizer.to_string(), edits, key))
+    }
+
+    /// Whether every row of a unit is there.
+    fn is_finished(&self, unit: usize) -> bool {
+        let Sweep { spec, regularizers, .. } = self.sweep;
+        let one_update =
+            |facts: &[(usize, &Fact)], edits| regularizers.iter().all(|r| self.is_complete(*r, edits, facts));
+        match spec.mode {
+            EditMode::Single => {
+                let (item, fact) = &self.sweep.facts[unit];
+                one_update(&[(*item, fact)], 1)
+            }
+            EditMode::Batch => one_update(&first(&self.sweep.facts(self.cell), spec.edits[unit]), spec.edits[unit]),
+            EditMode::Sequential => {
+                let order = self.sweep.facts(self.cell);
+                let complete = |edits: &usize| {
+                    self.is_complete(regularizers[unit], *edits, &first(&order, edits * self.cell.batch))
+                };
+                spec.edits.iter().all(complete)
+            }
+        }
+    }
+
+    /// Whether everything is there that is measured after so many edits.
+    fn is_complete(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
+        let refused = facts.first().is_some_and(|(item, _)| {
+            self.cell.mode != EditMode::Sequential && self.has(regularizer, edits, Key::Refused(*item))
+        });
+        let has = |key| self.has(regularizer, edits, key);
+        let measured = facts
+            .iter()
+            .all(|(item, fact)| has(Key::Fact(*item)) && (!self.sweep.writes(fact) || has(Key::Text(*item))));
+        let tasks =
+            self.sweep.tasks.iter().all(|loaded| {
+                loaded.questions.iter().all(|(item, _)| has(Key::Task(loaded.task.id.to_owned(), *item)))
+            });
+        refused || self.is_made(regularizer, edits, facts) && measured && tasks
+    }
+
+    /// Whether the rows of the operations are there that lead to this measurement.
+    fn is_made(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
+        let has = |edits: usize, item: usize| {
+            [Key::Edit(item), Key::Refused(item)].into_iter().any(|key| self.has(regularizer, edits, key))
+        };
+        match self.cell.mode {
+            EditMode::Sequential => {
+                (1..).zip(facts.chunks(self.cell.batch)).all(|(edits, written)| has(edits, written[0].0))
+            }
+            EditMode::Single | EditMode::Batch => facts.first().is_none_or(|(item, _)| has(edits, *item)),
+        }
+    }
+}
+
+/// The first `n` facts of an order.
+fn first<'f>(order: &[&'f (usize, Fact)], n: usize) -> Vec<(usize, &'f Fact)> {
+    order[..n].iter().map(|(item, fact)| (*item, fact)).collect()
 }
 
 /// An editor's settings: the model's own, changed where the spec says so.
@@ -163,7 +280,7 @@ pub fn beside(spec: &Path, name: &str) -> PathBuf {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
-    use rectify_protocol::{ArchitectureKind, Command, EditSpec, Event, Measured, Play, Row};
+    use rectify_protocol::{ArchitectureKind, Command, EditSpec, Event, Measured, Play};
 
     use super::*;
     use crate::{device::DeviceKind, engine, models::Static};
@@ -203,10 +320,16 @@ mod tests {
             data = \"../tasks/demo\"\nlimit = 5\nseeds = [3]\n\
             editors = [{ method = \"rome\", v_num_grad_steps = 3, mom2_adjustment = false }]\n";
         let spec = SweepSpec::from_toml("spec.toml", text).unwrap();
-        let asked = grid::Asked { folder: folder.path().to_owned(), device: "flex", skip_bad: false, repair: false };
+        let asked = grid::Asked {
+            folder: folder.path().to_owned(),
+            device: "flex",
+            skip_bad: false,
+            repair: false,
+            share: Share::WHOLE,
+        };
         let (sweep, template) = grid::read(&statics.folder.join("sweeps/spec.toml"), spec.clone(), asked).unwrap();
         let cells = sweep.cells(&template, &session.info().unwrap().editors).unwrap();
-        sweep.run(&cells[0], &mut session, &mut Unedited::default(), &Cancel::default(), &mut Silent).unwrap();
+        sweep.run((&cells[0], 0), &mut session, &mut Unedited::default(), &Cancel::default(), &mut Silent).unwrap();
         let found = rows::read_folder(folder.path()).unwrap().cells.remove(0).1;
 
         let order: Vec<(usize, Fact)> = sweep.facts(&cells[0]).into_iter().cloned().collect();

@@ -12,7 +12,7 @@ use rectify_protocol::{
     Row, TextScores, WeightChange,
 };
 
-use super::{Rows, Sweep, Unedited, Watch};
+use super::{Rows, Sweep, Unedited, Wanted, Watch, first};
 use crate::{
     engine::{self, Cancel},
     tasks,
@@ -44,10 +44,14 @@ fn of(session: &Session) -> &LoadedModel {
 pub(super) struct Work<'a> {
     pub(super) sweep: &'a Sweep,
     pub(super) cell: &'a Cell,
+    /// The number of its first unit, among those of all cells.
+    pub(super) first: usize,
     pub(super) rows: Rows,
     pub(super) unedited: &'a mut Unedited,
     pub(super) cancel: &'a Cancel,
     pub(super) watch: &'a mut dyn Watch,
+    /// How many rows were there that are another share's.
+    pub(super) others: usize,
     /// How many rows were said to be done.
     pub(super) told: usize,
 }
@@ -55,6 +59,8 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// Everything that is missing.
     pub(super) fn run(mut self, session: &mut Session) -> Result<(), Failure> {
+        let mine = |id| self.sweep.unit(id).is_some_and(|unit| self.has(unit));
+        self.others = self.rows.have().iter().filter(|id| !mine(id)).count();
         self.tell(0);
         match self.cell.mode {
             EditMode::Single => self.single(session),
@@ -63,10 +69,17 @@ impl Work<'_> {
         }
     }
 
+    /// Whether a unit of this cell is this process's to do.
+    fn has(&self, unit: usize) -> bool {
+        self.sweep.share.has(self.first + unit)
+    }
+
     /// Each fact edits the untouched model once; every regularizer is laid on that one update.
     fn single(&mut self, session: &mut Session) -> Result<(), Failure> {
-        for (item, fact) in &self.sweep.facts {
-            self.one_update(session, &[(*item, fact)])?;
+        for (unit, (item, fact)) in self.sweep.facts.iter().enumerate() {
+            if self.has(unit) {
+                self.one_update(session, &[(*item, fact)])?;
+            }
         }
         Ok(())
     }
@@ -74,7 +87,10 @@ impl Work<'_> {
     /// So many facts in one operation; every regularizer is laid on that one update.
     fn batch(&mut self, session: &mut Session) -> Result<(), Failure> {
         let order = self.sweep.facts(self.cell);
-        for &edits in &self.sweep.spec.edits {
+        for (unit, &edits) in self.sweep.spec.edits.iter().enumerate() {
+            if !self.has(unit) {
+                continue;
+            }
             if edits == 0 {
                 let variants: Vec<Variant> = self.sweep.regularizers.iter().map(|r| Variant::of(session, *r)).collect();
                 self.measure(of(session), &variants, 0, &[])?;
@@ -115,7 +131,10 @@ impl Work<'_> {
         let batch = self.cell.batch;
         let written = |edits: usize| first(&order, edits * batch);
         let mut sequences = Vec::new();
-        for &regularizer in &self.sweep.regularizers {
+        for (unit, &regularizer) in self.sweep.regularizers.iter().enumerate() {
+            if !self.has(unit) {
+                continue;
+            }
             let missing = stops.iter().rev().find(|edits| !self.complete(regularizer, **edits, &written(**edits)));
             if let Some(&last) = missing {
                 self.sample(session)?;
@@ -209,7 +228,7 @@ impl Work<'_> {
             }
         }
         for &(item, fact) in facts {
-            if !self.writes(fact) {
+            if !self.sweep.writes(fact) {
                 continue;
             }
             for variant in self.missing(variants, edits, &[Key::Text(item)]) {
@@ -290,11 +309,6 @@ impl Work<'_> {
         variants.iter().filter(lacks).collect()
     }
 
-    /// Whether texts of a fact are asked for.
-    fn writes(&self, fact: &Fact) -> bool {
-        self.sweep.spec.texts && !fact.generation_prompts.is_empty()
-    }
-
     /// Lets a model write, and scores its texts.
     fn text(&self, of: &LoadedModel, model: &Model, fact: &Fact) -> Result<TextScores, Failure> {
         let texts = self.drive(fluency::texts(of, model, &fact.generation_prompts, self.cell.seed))?;
@@ -306,30 +320,7 @@ impl Work<'_> {
 
     /// Whether everything is there that is measured after so many edits.
     fn complete(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
-        let refused = facts.first().is_some_and(|(item, _)| {
-            self.cell.mode != EditMode::Sequential && self.rows.has(regularizer, edits, &Key::Refused(*item))
-        });
-        let has = |key| self.rows.has(regularizer, edits, &key);
-        let measured =
-            facts.iter().all(|(item, fact)| has(Key::Fact(*item)) && (!self.writes(fact) || has(Key::Text(*item))));
-        let tasks =
-            self.sweep.tasks.iter().all(|loaded| {
-                loaded.questions.iter().all(|(item, _)| has(Key::Task(loaded.task.id.to_owned(), *item)))
-            });
-        refused || self.made(regularizer, edits, facts) && measured && tasks
-    }
-
-    /// Whether the rows of the operations are there that lead to this measurement.
-    fn made(&self, regularizer: Regularizer, edits: usize, facts: &[(usize, &Fact)]) -> bool {
-        let has = |edits: usize, item: usize| {
-            [Key::Edit(item), Key::Refused(item)].iter().any(|key| self.rows.has(regularizer, edits, key))
-        };
-        match self.cell.mode {
-            EditMode::Sequential => {
-                (1..).zip(facts.chunks(self.cell.batch)).all(|(edits, written)| has(edits, written[0].0))
-            }
-            EditMode::Single | EditMode::Batch => facts.first().is_none_or(|(item, _)| has(edits, *item)),
-        }
+        Wanted { sweep: self.sweep, cell: self.cell, have: self.rows.have() }.is_complete(regularizer, edits, facts)
     }
 
     /// How this cell edits: with no guard but that numbers are finite, for damage is what is measured.
@@ -385,9 +376,9 @@ impl Work<'_> {
     /// Says how far the cell is: the rows that are there, and as many as are in work.
     fn tell(&mut self, in_work: usize) {
         // What was in work is written row by row: it is not counted back.
-        let done = self.told.max(self.rows.len() + in_work);
+        let done = self.told.max(self.rows.have().len() - self.others + in_work);
         self.told = done;
-        self.watch.rows(&super::name(self.cell), done, self.sweep.expected(self.cell.mode).max(done));
+        self.watch.rows(&super::name(self.cell), done, self.sweep.expected(self.first).max(done));
     }
 }
 
@@ -409,9 +400,4 @@ enum Refusal {
     Edit(String),
     /// The program cannot go on.
     Stop(Failure),
-}
-
-/// The first `n` facts of an order.
-fn first<'f>(order: &[&'f (usize, Fact)], n: usize) -> Vec<(usize, &'f Fact)> {
-    order[..n].iter().map(|(item, fact)| (*item, fact)).collect()
 }

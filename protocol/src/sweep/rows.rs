@@ -58,6 +58,26 @@ pub struct Cell {
 impl Cell {
     /// The version written into [`Cell::schema`].
     pub const SCHEMA: u32 = 1;
+
+    /// What decides the numbers of its rows, and nothing else: two files whose cells are equal in this hold rows of one
+    /// cell. Which program and device made them, and where model and files lay, is left out; hashes say what was in them.
+    pub fn identity(&self) -> Self {
+        let nameless = |named: &Option<[String; 2]>| named.clone().map(|[_, hash]| [String::new(), hash]);
+        // What fact is edited alone does not depend on which others are asked for.
+        let alone = self.mode == EditMode::Single;
+        Self {
+            program: String::new(),
+            device: String::new(),
+            model: String::new(),
+            facts: [String::new(), self.facts[1].clone()],
+            index: if alone { [0, 0] } else { self.index },
+            skipped: if alone { Vec::new() } else { self.skipped.clone() },
+            covariance: self.covariance.clone().filter(|_| self.moments.is_none()),
+            tasks: self.tasks.iter().map(|[id, _, hash]| [id.clone(), String::new(), hash.clone()]).collect(),
+            snippets: nameless(&self.snippets),
+            ..self.clone()
+        }
+    }
 }
 
 /// One finished measurement. Rows are added and never changed; every table is made of them anew.
