@@ -103,25 +103,25 @@ impl Rows {
     /// When a file cannot be read or written, or has a line that is no row.
     pub fn open(folder: &Path, cell: &Cell, share: Share, repair: bool) -> Result<Option<Self>, Failure> {
         fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
-        let mut have = Have::new();
         let identity = cell.identity();
+        let (path, file) = begin(folder, cell, &identity, share)?;
+        // Who looks whether it is locked holds it for a moment.
+        file.lock().map_err(|error| io::cannot_write(&path, &error))?;
+        let mut rows = Self { path, file, have: Have::new(), added: false };
         for path in files(folder).map_err(|error| io::cannot_read(folder, &error))? {
-            if head_of(&path)?.is_none_or(|head| head.identity() != identity) {
+            if path == rows.path || head_of(&path)?.is_none_or(|head| head.identity() != identity) {
                 continue;
             }
-            if share_of(&path) == share && is_locked(&path)? {
+            // Of two that begin at once, the first goes on.
+            if share_of(&path) == share && path < rows.path && is_locked(&path)? {
                 return Ok(None);
             }
-            match read(&path, repair, &mut have) {
+            match read(&path, repair, &mut rows.have) {
                 // Another process has found nothing to add.
                 Err(failure) if failure.kind == Kind::NotFound => {}
                 read => read?,
             }
         }
-        let (path, file) = begin(folder, cell, &identity, share)?;
-        // Who looks whether it is locked holds it for a moment.
-        file.lock().map_err(|error| io::cannot_write(&path, &error))?;
-        let mut rows = Self { path, file, have, added: false };
         rows.append(&line(cell)?)?;
         Ok(Some(rows))
     }
@@ -169,7 +169,13 @@ fn begin(folder: &Path, cell: &Cell, identity: &Cell, share: Share) -> Result<(P
     let hash = io::sha256_of(line(identity)?.as_bytes());
     let part = if share == Share::WHOLE { String::new() } else { format!(".{}-of-{}", share.part, share.of) };
     let stem = format!("{}-{}-{}{part}", cell.editor.method(), cell.seed, &hash[..12]);
-    for attempt in 0..ATTEMPTS {
+    let attempt = |path: &PathBuf| -> Option<usize> {
+        let name = path.file_name()?.to_str()?.strip_prefix(&stem)?;
+        name.strip_prefix('.')?.strip_suffix(".jsonl")?.parse().ok()
+    };
+    let before = files(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let next = before.iter().filter_map(attempt).max().map_or(0, |last| last + 1);
+    for attempt in next..ATTEMPTS {
         let path = folder.join(format!("{stem}.{attempt:04}.jsonl"));
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
@@ -177,10 +183,8 @@ fn begin(folder: &Path, cell: &Cell, identity: &Cell, share: Share) -> Result<(P
             Err(error) => return Err(io::cannot_write(&path, &error)),
         }
     }
-    Err(Failure::bad_input(format!(
-        "{} has {ATTEMPTS} files of one cell; something begins it again and again",
-        folder.display()
-    )))
+    let folder = folder.display();
+    Err(Failure::bad_input(format!("{folder} has {ATTEMPTS} files of one cell; something begins it again and again")))
 }
 
 /// As many attempts as a cell may have.
