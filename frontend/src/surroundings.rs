@@ -1,12 +1,12 @@
 //! What the page finds around it: its address, files beside it, a server, a graphics card, the visitor's theme.
 
-use gloo_net::http::{Request, RequestBuilder};
+use gloo_net::http::{Request, RequestBuilder, Response};
 use js_sys::{Function, Promise, Reflect};
 use leptos::{
     ev,
     prelude::{document, window, window_event_listener},
 };
-use rectify_protocol::{Catalog, Fact};
+use rectify_protocol::{Catalog, Fact, RowsFile};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::UrlSearchParams;
@@ -41,7 +41,13 @@ pub async fn sweeps() -> Result<Vec<String>, String> {
 
 /// The files of one of the server's sweeps: names and texts.
 pub async fn sweep(name: &str) -> Result<Vec<(String, String)>, String> {
-    read_json(&format!("api/sweeps/{}", js_sys::encode_uri_component(name))).await
+    let folder = format!("api/sweeps/{}", js_sys::encode_uri_component(name));
+    let mut texts = Vec::new();
+    for file in read_json::<Vec<RowsFile>>(&folder).await? {
+        let path = format!("{folder}/{}", js_sys::encode_uri_component(&file.name));
+        texts.push((file.name, read_text(&path).await?));
+    }
+    Ok(texts)
 }
 
 /// A file that the visitor chose: its path within the folder they chose, or its name, and its text.
@@ -75,12 +81,20 @@ pub async fn server_catalog() -> Option<Catalog> {
 }
 
 async fn read_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<T, String> {
+    answer(path).await?.json().await.map_err(|error| format!("{path} is not in the expected form: {error}"))
+}
+
+async fn read_text(path: &str) -> Result<String, String> {
+    answer(path).await?.text().await.map_err(|error| format!("{path} broke off: {error}"))
+}
+
+async fn answer(path: &str) -> Result<Response, String> {
     let answer = Request::get(&format!("{}{path}", base())).send().await;
     let answer = answer.map_err(|error| format!("{path} could not be fetched: {error}"))?;
     if !answer.ok() {
         return Err(format!("{path} could not be fetched: the server answered {}", answer.status()));
     }
-    answer.json().await.map_err(|error| format!("{path} is not in the expected form: {error}"))
+    Ok(answer)
 }
 
 /// Whether this browser has a graphics card for us and the worker for it is there; if not, why.

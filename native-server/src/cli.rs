@@ -6,6 +6,7 @@ mod data;
 mod delta;
 mod edit;
 mod eval;
+mod jobs;
 mod mend;
 mod models;
 mod report;
@@ -88,8 +89,11 @@ enum Subcommands {
     /// List data sets with their licences, and fetch them
     #[command(subcommand)]
     Data(data::Subcommands),
-    /// Serve the page, the bundled models and sessions on this machine
+    /// Serve the page, the bundled models, sessions and heavy runs on this machine
     Serve(serve::Args),
+    /// Heavy runs on a server: ask for them, follow them, fetch what they found
+    #[command(subcommand)]
+    Jobs(jobs::Subcommands),
 }
 
 impl Subcommands {
@@ -103,7 +107,7 @@ impl Subcommands {
             | Self::Stats(_)
             | Self::Mend(_)
             | Self::Delta(_) => true,
-            Self::Report(_) | Self::Models(_) | Self::Data(_) | Self::Serve(_) => false,
+            Self::Report(_) | Self::Models(_) | Self::Data(_) | Self::Serve(_) | Self::Jobs(_) => false,
         }
     }
 }
@@ -130,6 +134,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Subcommands::Models(command) => models::run(&command, place, out),
         Subcommands::Data(command) => data::run(&command, out),
         Subcommands::Serve(args) => serve::run(&args, place),
+        Subcommands::Jobs(command) => jobs::run(&command, out),
     }
 }
 
@@ -190,10 +195,28 @@ fn unexpected(event: &Event) -> Failure {
     io::internal(format!("the session answered out of turn: {event:?}"))
 }
 
+/// The variable that ties a process to the one that started it: it stops when its standard input ends.
+pub const ENDS_WITH_STDIN: &str = "RECTIFY_ENDS_WITH_STDIN";
+
+/// Sets the wish when standard input ends, which it does when the process at its other end ends, however that is. Work
+/// that does not see the wish in time ends without it: what it wrote is on its way to the disk.
+fn cancel_with_stdin(wish: Cancel) {
+    let mut stdin = std::io::stdin();
+    // What comes in means nothing; nor does an error mean anything but the end.
+    while std::io::Read::read(&mut stdin, &mut [0; 64]).is_ok_and(|read| read > 0) {}
+    wish.set();
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::process::exit(75);
+}
+
 /// The first Ctrl-C asks; the second ends the program.
 fn cancel_on_interrupt() -> Result<Cancel, Failure> {
     let cannot = |error: std::io::Error| io::internal(format!("cannot watch for Ctrl-C: {error}"));
     let cancel = Cancel::default();
+    if std::env::var_os(ENDS_WITH_STDIN).is_some() {
+        let wish = cancel.clone();
+        std::thread::Builder::new().name("parent".into()).spawn(move || cancel_with_stdin(wish)).map_err(cannot)?;
+    }
     let wish = cancel.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot)?;
     let watch = move || {
@@ -290,7 +313,12 @@ mod tests {
         check_usage("rectify data fetch", &[]);
         check_usage("rectify data fetch gsm8k boolq --accept-licences --out DIR", &[]);
         check_usage("rectify data fetch gsm8k --yes --out DIR", &[]);
+        check_usage("rectify sweep ONE.toml --out DIR --part 3/8", &[]);
         check_usage("rectify serve --listen 127.0.0.1:0 --data DIR --site DIR", &[]);
+        check_usage("rectify serve --jobs DIR --at-once 2 --token-file FILE", &[]);
+        check_usage("rectify serve --slurm=--partition=gpu,--gres=gpu:1", &[]);
+        check_usage("rectify jobs submit demo-figure-8 --seeds 0,1 --index 0..9 --parts 4 --server http://h:1", &[]);
+        check_usage("rectify jobs watch 0123456789ab --json", &[]);
     }
 
     #[test]

@@ -3,6 +3,15 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rectify_protocol::{Failure, Kind, unknown};
 
+/// Bytes of memory of this machine, and how many of them are free, where the system says so.
+pub fn memory() -> [Option<u64>; 2] {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    ["MemTotal:", "MemAvailable:"].map(|name| {
+        let line = told.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    })
+}
+
 /// A device by its name on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceKind {

@@ -38,6 +38,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
+/// Writes a file that only its owner can read, where there is none.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    let write = || {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)?;
+        }
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        io::Write::write_all(&mut options.open(path)?, text.as_bytes())
+    };
+    write().map_err(|error| cannot_write(path, &error))
+}
+
 /// Letters for a temporary name that no other process chooses, on this machine or on another that shares the folder.
 pub fn nobody_else_s() -> Result<String, Failure> {
     let drawn = getrandom::u64().map_err(|error| internal(format!("the system gives no random numbers: {error}")))?;
@@ -77,6 +92,19 @@ pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
         Failure::bad_input(format!("{name} is not UTF-8 text: byte {at}{hint}"))
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The last bytes of a file that a person may want to read; nothing where it cannot be read.
+pub fn tail(path: &Path, bytes: u64) -> String {
+    let tail = || {
+        let mut file = fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        io::Seek::seek(&mut file, io::SeekFrom::Start(size.saturating_sub(bytes)))?;
+        let mut tail = Vec::new();
+        file.take(bytes).read_to_end(&mut tail)?;
+        io::Result::Ok(String::from_utf8_lossy(&tail).into_owned())
+    };
+    tail().unwrap_or_default()
 }
 
 /// All that comes through standard input, which must be UTF-8.

@@ -13,6 +13,7 @@ mod hparams;
 pub mod http;
 pub mod hub;
 pub mod io;
+pub mod jobs;
 pub mod models;
 pub mod output;
 pub mod progress;

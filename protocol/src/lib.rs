@@ -26,6 +26,7 @@ mod eval;
 mod event;
 mod fact;
 mod failure;
+mod job;
 mod precision;
 mod report;
 mod run;
@@ -41,6 +42,9 @@ pub use eval::{EvalReport, TaskReport};
 pub use event::{Event, Progress, Reply};
 pub use fact::{Consequence, Fact, Neighbor};
 pub use failure::{Failure, Kind};
+pub use job::{
+    Job, JobOffer, JobPart, JobRequest, JobState, JobWork, Machine, OfferedModel, RowsFile, SweepChange, Template,
+};
 pub use precision::Precision;
 pub use report::{
     Above, Answer, Blocks, Candidate, EditReport, FactReport, FactScores, Measure, ModelInfo, Percentile,

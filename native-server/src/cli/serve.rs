@@ -8,8 +8,9 @@ use super::Place;
 use crate::{
     device::DeviceKind,
     engine::Engine,
-    http::{self, AppState, Limits, Settings},
+    http::{self, AppState, Limits, Settings, Token},
     io,
+    jobs::{self, Jobs, dispatch::Dispatcher, local::Local, shelf::Shelf, slurm::Slurm},
     models::Static,
 };
 
@@ -27,32 +28,103 @@ pub(super) struct Args {
     /// The folder that holds the sweeps' folders, for the page to draw
     #[arg(long, value_name = "DIR", default_value = "sweeps")]
     sweeps: PathBuf,
-    /// The device sessions compute on: cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
+    /// The folder that keeps heavy runs, for as long as they are not deleted. On a cluster its nodes must share it
+    #[arg(long, value_name = "DIR")]
+    jobs: Option<PathBuf>,
+    /// How many processes of heavy runs compute at a time on this machine
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    at_once: u16,
+    /// Submit heavy runs to Slurm instead, with these arguments of sbatch, separated by commas: --slurm=--partition=gpu,--gres=gpu:1
+    #[arg(long, value_name = "ARGUMENTS", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "at_once")]
+    slurm: Option<String>,
+    /// The file that holds the token which other machines have to show; made where it is not there. Default: token in the folder of heavy runs
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The device sessions and heavy runs compute on: cpu, gpu (the best card this program was built for), auto (gpu or else cpu), wgpu, vulkan or cuda
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
 }
+
+/// Where heavy runs are kept unless somebody says where.
+const JOBS: &str = "jobs";
 
 pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(place.static_folder.as_deref()))?);
     let engine = Engine::start(statics.clone(), args.device)?;
-    let settings = Settings {
+    let token = token(args)?;
+    let jobs = match jobs(args, statics.clone()) {
+        Ok(jobs) => Some(Arc::new(jobs)),
+        Err(failure) if args.jobs.is_none() && args.slurm.is_none() => {
+            io::warn(&format!("heavy runs are not taken: {failure}"));
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    let settings = |listen: SocketAddr| Settings {
         statics,
         engine,
         site: args.site.clone(),
         sweeps: args.sweeps.clone(),
-        listen: args.listen.ip(),
+        jobs: jobs.clone(),
+        device: args.device,
+        listen,
+        token,
         limits: Limits::default(),
     };
-    let state = AppState::new(settings);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
-    runtime.block_on(serve(args.listen, state))
+    runtime.block_on(serve(args.listen, settings))
 }
 
-async fn serve(listen: SocketAddr, state: AppState) -> Result<(), Failure> {
+fn jobs(args: &Args, statics: Arc<Static>) -> Result<Jobs, Failure> {
+    let folder = args.jobs.clone().unwrap_or_else(|| JOBS.into());
+    std::fs::create_dir_all(&folder).map_err(|error| io::cannot_write(&folder, &error))?;
+    let folder = folder.canonicalize().map_err(|error| io::cannot_read(&folder, &error))?;
+    let program =
+        std::env::current_exe().map_err(|error| io::internal(format!("this program has no path: {error}")))?;
+    let statics = statics.folder.canonicalize().map_err(|error| io::cannot_read(&statics.folder, &error))?;
+    let shelf = Shelf::new(Arc::new(Static::open(&statics)?));
+    let dispatcher: Box<dyn Dispatcher> = match &args.slurm {
+        Some(arguments) => {
+            let arguments = arguments.split(',').map(str::trim).filter(|argument| !argument.is_empty());
+            Box::new(Slurm::new(arguments.map(str::to_owned).collect()))
+        }
+        None => Box::new(Local::new(args.at_once.into())),
+    };
+    Jobs::open(jobs::Settings { folder, shelf, program, device: args.device, waiting: WAITING }, dispatcher)
+}
+
+/// As many heavy runs may wait or run.
+const WAITING: usize = 1000;
+
+/// What other machines have to show; none where they cannot reach this server.
+fn token(args: &Args) -> Result<Option<Token>, Failure> {
+    if args.listen.ip().is_loopback() && args.token_file.is_none() {
+        return Ok(None);
+    }
+    let default = || args.jobs.clone().unwrap_or_else(|| JOBS.into()).join("token");
+    let path = args.token_file.clone().unwrap_or_else(default);
+    if !path.exists() {
+        let made = io::nobody_else_s()? + &io::nobody_else_s()?;
+        io::write_secret(&path, &made)?;
+    }
+    let text = io::read_text(&path)?.trim().to_owned();
+    if text.len() < SHORTEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let problem = format!("holds no token: {SHORTEST_TOKEN} or more letters and digits are expected");
+        return Err(Failure::bad_input(format!("{} {problem}", path.display())));
+    }
+    io::say(&format!("other machines have to show this token (it is in {}):\n  {text}", path.display()));
+    Ok(Some(Token::new(text)))
+}
+
+/// A token that cannot be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+async fn serve(listen: SocketAddr, settings: impl FnOnce(SocketAddr) -> Settings) -> Result<(), Failure> {
     let cannot_listen = |error| Failure::bad_input(format!("cannot listen on {listen}: {error}"));
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
+    let state = AppState::new(settings(address));
     io::say(&format!("listening on http://{address}"));
     let sweeper = state.clone();
     tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use rectify_protocol::{Failure, Kind};
@@ -30,8 +30,7 @@ impl From<Failure> for Refusal {
         let status = match failure.kind {
             Kind::BadInput | Kind::Harmful => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Device | Kind::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Device | Kind::Unfinished | Kind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, failure }
@@ -40,7 +39,11 @@ impl From<Failure> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(self.failure)).into_response()
+        let mut response = (self.status, Json(self.failure)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        }
+        response
     }
 }
 

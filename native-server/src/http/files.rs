@@ -8,7 +8,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rectify_protocol::Catalog;
+use sha2::{Digest, Sha256};
 use tower::ServiceExt;
 use tower_http::services::{ServeDir, ServeFile};
 
@@ -88,18 +90,56 @@ pub(super) async fn site(State(state): State<AppState>, request: Request) -> Res
     let index_request = copy(&request);
     let files = ServeDir::new(site).precompressed_br().precompressed_gzip();
     let mut response = answered(files.oneshot(request).await);
+    let mut document = site.join(path.trim_start_matches('/'));
     if response.status() == StatusCode::NOT_FOUND && !file_name.contains('.') {
-        response = serve_file(&site.join("index.html"), index_request).await;
+        document = site.join("index.html");
+        response = serve_file(&document, index_request).await;
         if response.status() == StatusCode::NOT_FOUND {
             let message = "the page is not built: `cargo xtask play` builds it, --site names its folder";
             return Refusal::not_found(message).into_response();
         }
+    }
+    if let Ok(policy) = HeaderValue::from_str(&policy(&response, &document)) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     if response.status().is_success() && is_hashed(file_name) {
         let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
         response.headers_mut().insert(header::CACHE_CONTROL, forever);
     }
     response
+}
+
+/// What the page may load: what comes from here, and the scripts within a document, each by its hash. Workers are bound by
+/// the policy of their own script.
+fn policy(response: &Response, document: &Path) -> String {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let mut hashes = String::new();
+    if response.status().is_success() && kind.starts_with("text/html") {
+        let document = if document.is_dir() { document.join("index.html") } else { document.to_owned() };
+        let text = std::fs::read_to_string(document).unwrap_or_default();
+        for script in inline_scripts(&text) {
+            hashes += &format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(script)));
+        }
+    }
+    format!(
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'{hashes}; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'none'"
+    )
+}
+
+/// The scripts that stand in a document itself.
+fn inline_scripts(html: &str) -> Vec<&str> {
+    let mut scripts = Vec::new();
+    let mut rest = html;
+    while let Some((_, after)) = rest.split_once("<script") {
+        let Some((attributes, after)) = after.split_once('>') else { break };
+        let Some((script, after)) = after.split_once("</script>") else { break };
+        if !attributes.contains("src=") {
+            scripts.push(script);
+        }
+        rest = after;
+    }
+    scripts
 }
 
 /// Whether a name holds the hash of its content, as Trunk writes it: `rectify-0123456789abcdef_bg.wasm`.
@@ -116,7 +156,7 @@ fn copy(request: &Request) -> Request {
     copy
 }
 
-async fn serve_file(path: &Path, request: Request) -> Response {
+pub(super) async fn serve_file(path: &Path, request: Request) -> Response {
     answered(ServeFile::new(path).oneshot(request).await)
 }
 

@@ -6,24 +6,27 @@
 mod error;
 mod files;
 mod guard;
+mod jobs;
 mod sessions;
 mod sweeps;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::{HeaderValue, header},
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, StatusCode, header},
     middleware,
+    response::{IntoResponse, Response},
     routing::{any, delete, get, post},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower_http::{
     CompressionLevel, compression::CompressionLayer, services::ServeDir, set_header::SetResponseHeaderLayer,
 };
 
-use crate::{engine::Engine, models::Static};
+use crate::{device::DeviceKind, engine::Engine, jobs::Jobs, models::Static};
+pub use guard::Token;
 pub use sessions::Limits;
 
 /// What the service needs to know.
@@ -37,8 +40,14 @@ pub struct Settings {
     pub site: PathBuf,
     /// The folder with sweeps' folders.
     pub sweeps: PathBuf,
-    /// The address listened on, which `Host` may name.
-    pub listen: IpAddr,
+    /// Heavy runs, where this server takes them.
+    pub jobs: Option<Arc<Jobs>>,
+    /// What sessions and jobs compute on.
+    pub device: DeviceKind,
+    /// The address listened on, which `Host` may name; port 0 where there is no socket.
+    pub listen: SocketAddr,
+    /// What everybody has to show, where other machines can reach this server.
+    pub token: Option<Token>,
     /// How much strangers may ask for.
     pub limits: Limits,
 }
@@ -53,6 +62,8 @@ struct Shared {
     listed: files::Listed,
     sessions: sessions::Registry,
     closing: watch::Sender<bool>,
+    /// Who draws a report.
+    reports: Semaphore,
 }
 
 impl AppState {
@@ -60,7 +71,8 @@ impl AppState {
     pub fn new(settings: Settings) -> Self {
         let listed = files::Listed::of(&settings.statics.catalog);
         let sessions = sessions::Registry::default();
-        Self(Arc::new(Shared { settings, listed, sessions, closing: watch::Sender::new(false) }))
+        let closing = watch::Sender::new(false);
+        Self(Arc::new(Shared { settings, listed, sessions, closing, reports: Semaphore::new(1) }))
     }
 
     /// Ends every event stream, which would otherwise keep the server open.
@@ -77,6 +89,18 @@ impl AppState {
 /// The largest request body: a batch of facts is far below.
 const BODY_LIMIT: usize = 1 << 20;
 
+/// Where a browser exchanges the token for a cookie.
+const TOKEN: &str = "/api/token";
+
+/// `POST /api/token`.
+async fn token(State(state): State<AppState>, Json(shown): Json<String>) -> Result<Response, error::Refusal> {
+    match &state.0.settings.token {
+        Some(token) if token.is(shown.trim()) => Ok(([(header::SET_COOKIE, token.cookie())]).into_response()),
+        Some(_) => Err(error::Refusal::new(StatusCode::UNAUTHORIZED, "that is not this server's token")),
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
 /// The table of routes.
 pub fn app(state: AppState) -> Router {
     // The page may come compressed; models may not, for their parts are asked for by range.
@@ -86,11 +110,23 @@ pub fn app(state: AppState) -> Router {
     Router::new()
         .route("/api/models", get(files::models))
         .route("/api/sweeps", get(sweeps::list))
-        .route("/api/sweeps/{name}", get(sweeps::rows))
+        .route("/api/sweeps/{name}", get(sweeps::files))
+        .route("/api/sweeps/{name}/{file}", get(sweeps::file))
         .route("/api/sessions", post(sessions::create))
         .route("/api/sessions/{key}", delete(sessions::remove))
         .route("/api/sessions/{key}/commands", post(sessions::command))
         .route("/api/sessions/{key}/events", get(sessions::events))
+        .route(TOKEN, post(token))
+        .route("/api/machine", get(jobs::machine))
+        .route("/api/jobs", get(jobs::list).post(jobs::submit))
+        .route("/api/jobs/{id}", get(jobs::job).delete(jobs::delete))
+        .route("/api/jobs/{id}/events", get(jobs::events))
+        .route("/api/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/api/jobs/{id}/resume", post(jobs::resume))
+        .route("/api/jobs/{id}/rows", get(jobs::files))
+        .route("/api/jobs/{id}/rows/{file}", get(jobs::file))
+        .route("/api/jobs/{id}/log", get(jobs::log))
+        .route("/api/jobs/{id}/{report}", get(jobs::report))
         .route("/api/{*rest}", any(error::no_such_route))
         .route("/models.json", get(files::models))
         .route("/models/{*path}", get(files::model))
@@ -99,7 +135,7 @@ pub fn app(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")))
-        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(middleware::from_fn(guard::labelled))
         .with_state(state)
 }
 

@@ -1,13 +1,22 @@
 //! Rows of sweeps on this machine, for the page to draw.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use axum::{
     Json,
-    extract::{Path as UrlPath, State},
+    extract::{Path as UrlPath, Request, State},
+    response::Response,
 };
+use rectify_protocol::RowsFile;
 
-use super::{AppState, error::Refusal};
+use super::{
+    AppState,
+    error::Refusal,
+    jobs::{list_rows, one_of},
+};
 use crate::{
     io::{cannot_read, internal},
     sweep::rows,
@@ -26,27 +35,31 @@ pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<Strin
     Ok(Json(names))
 }
 
-/// `GET /api/sweeps/{name}`: its files of rows, names and texts.
-pub(super) async fn rows(
+/// `GET /api/sweeps/{name}`: its files of rows.
+pub(super) async fn files(
     State(state): State<AppState>,
     UrlPath(name): UrlPath<String>,
-) -> Result<Json<Vec<(String, String)>>, Refusal> {
-    let root = state.0.settings.sweeps.clone();
-    let read = move || {
-        // Only what is listed can be read: no name leads out of the folder.
-        if !folders(&root).unwrap_or_default().contains(&name) {
-            return Err(Refusal::not_found(format!("there is no sweep {name:?}")));
-        }
-        let folder = root.join(&name);
-        let mut files = Vec::new();
-        for path in rows::files(&folder).map_err(|error| cannot_read(&folder, &error))? {
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.push((file, rows::whole_lines(&path)?));
-        }
-        Ok(Json(files))
-    };
-    // Rows may be many.
-    tokio::task::spawn_blocking(read).await.map_err(|error| Refusal::from(internal(error.to_string())))?
+) -> Result<Json<Vec<RowsFile>>, Refusal> {
+    let listed = tokio::task::spawn_blocking(move || Ok(list_rows(&folder(&state, &name)?)?));
+    listed.await.map_err(|error| Refusal::from(internal(error.to_string())))?.map(Json)
+}
+
+/// `GET /api/sweeps/{name}/{file}`: rows as they are, by range if you like.
+pub(super) async fn file(
+    State(state): State<AppState>,
+    UrlPath((name, file)): UrlPath<(String, String)>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    one_of(folder(&state, &name)?, file, request).await
+}
+
+/// The folder of a sweep. Only what is listed can be read: no name leads out of the folder.
+fn folder(state: &AppState, name: &str) -> Result<PathBuf, Refusal> {
+    let root = &state.0.settings.sweeps;
+    if folders(root).unwrap_or_default().iter().all(|listed| listed != name) {
+        return Err(Refusal::not_found(format!("there is no sweep {name:?}")));
+    }
+    Ok(root.join(name))
 }
 
 /// The folders with rows within `root`. A link that leads out of it is none.

@@ -40,13 +40,16 @@ fn service_with(limits: Limits) -> Service {
     }
     let statics = Arc::new(Static::open(&root.join("static")).unwrap());
     let engine = Engine::start(statics.clone(), DeviceKind::Flex).unwrap();
-    let listen = Ipv4Addr::LOCALHOST.into();
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let state = AppState::new(Settings {
         statics,
         engine,
         site: root.join("site"),
         sweeps: root.join("sweeps"),
+        jobs: None,
+        device: DeviceKind::Flex,
         listen,
+        token: None,
         limits,
     });
     Service { app: app(state.clone()), state, _folder: folder }
@@ -158,7 +161,13 @@ async fn nothing_outside_the_folders_can_be_reached() {
 async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
     let service = service();
     check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
-    check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[["rome.jsonl","rows\n"]]"#);
+    check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[{"name":"rome.jsonl","size":20}]"#);
+    check(service.ask(get("/api/sweeps/one/rome.jsonl")).await, StatusCode::OK, "rows\nand half a li");
+    let part = get("/api/sweeps/one/rome.jsonl").header("range", "bytes=5-7");
+    check(service.ask(part).await, StatusCode::PARTIAL_CONTENT, "and");
+    for file in ["table.md", "..%2Fone%2Frome.jsonl", "%2e%2e", "rome.jsonl%00"] {
+        check(service.ask(get(&format!("/api/sweeps/one/{file}"))).await, StatusCode::NOT_FOUND, "no file");
+    }
     for name in ["none", "two", "..%2Fstatic", "one%2F..%2Fone", "%2e%2e"] {
         check(service.ask(get(&format!("/api/sweeps/{name}"))).await, StatusCode::NOT_FOUND, "");
     }

@@ -80,6 +80,11 @@ pub fn folder(name: &Name) -> Result<PathBuf, Failure> {
     hub.fetch(name, &cache, &Line::new()).map_err(cannot)
 }
 
+/// Whether a model is in the cache, whole.
+pub fn is_here(name: &Name) -> bool {
+    cache().ok().and_then(|cache| snapshot(&cache, name)).is_some_and(|folder| is_whole(&folder))
+}
+
 /// The cache of Python's programs.
 fn cache() -> Result<PathBuf, Failure> {
     if let Some(cache) = variable("HF_HUB_CACHE") {

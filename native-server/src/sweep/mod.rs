@@ -175,6 +175,12 @@ impl Sweep {
         (0..self.units()).filter(|unit| self.share.has(first + unit)).map(of_unit).sum()
     }
 
+    /// How many rows this share of all cells has in the end, refusals aside.
+    pub fn rows(&self) -> usize {
+        let cells = self.spec.editors.len() * self.spec.seeds.len();
+        (0..cells).map(|cell| self.expected(cell * self.units())).sum()
+    }
+
     /// Whether texts of a fact are asked for.
     fn writes(&self, fact: &Fact) -> bool {
         self.spec.texts && !fact.generation_prompts.is_empty()

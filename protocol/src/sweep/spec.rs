@@ -90,7 +90,10 @@ impl SweepSpec {
         Ok(spec)
     }
 
-    fn validate(&self) -> Result<(), Failure> {
+    /// # Errors
+    ///
+    /// When it asks for what cannot be.
+    pub fn validate(&self) -> Result<(), Failure> {
         let wrong = |problem: String| Err(Failure::bad_input(problem));
         for (name, empty) in [
             ("editors", self.editors.is_empty()),

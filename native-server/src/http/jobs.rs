@@ -1,0 +1,311 @@
+//! Heavy runs over HTTP: ids in, states and rows out.
+//!
+//! A job's events are numbered `EPOCH-NUMBER`, over restarts too; who comes back with the last one it saw goes on there,
+//! and who has missed more than is kept, or names an event of another record, is sent `reset` with the job as it is.
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as Sent, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+use rectify_figures::{Study, html, table};
+use rectify_protocol::{Failure, Job, JobRequest, Machine, RowsFile};
+use tokio::sync::watch;
+
+use super::{AppState, error::Refusal, files::serve_file};
+use crate::{
+    io,
+    jobs::{Jobs, MOST_FILES, store::Happened},
+    sweep::{read_folder, rows},
+};
+
+/// The largest rows that a report is drawn of here; larger ones are downloaded and drawn by `rectify report`.
+const LARGEST_REPORT: u64 = 512 << 20;
+
+impl AppState {
+    fn jobs(&self) -> Result<Arc<Jobs>, Refusal> {
+        let none = "this server takes no jobs; start it with `rectify serve --jobs DIR`";
+        self.0.settings.jobs.clone().ok_or_else(|| Refusal::not_found(none))
+    }
+
+    /// Work on the record of jobs or on files, beside what answers requests.
+    async fn with_jobs<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Jobs) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let jobs = self.jobs()?;
+        let done = tokio::task::spawn_blocking(move || work(&jobs)).await;
+        Ok(done.map_err(|error| Refusal::from(io::internal(error.to_string())))??)
+    }
+}
+
+/// `GET /api/machine`.
+pub(super) async fn machine(State(state): State<AppState>) -> Result<Json<Machine>, Refusal> {
+    let device = state.0.settings.device.name().to_owned();
+    let offer = match state.0.settings.jobs {
+        Some(_) => Some(state.with_jobs(Jobs::offer).await?),
+        None => None,
+    };
+    let [memory, memory_free] = crate::device::memory();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Json(Machine { program: crate::PROGRAM.into(), device, processors, memory, memory_free, offer }))
+}
+
+/// `POST /api/jobs`.
+pub(super) async fn submit(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let text =
+        String::from_utf8(body.to_vec()).map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the body is not UTF-8"))?;
+    let request: JobRequest = serde_json::from_str(&text)
+        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a job: {error}")))?;
+    let key = key(&headers)?;
+    let submitted = state.with_jobs(move |jobs| jobs.submit(key.as_deref(), &text, request)).await;
+    let (job, is_new) = submitted.map_err(|mut refusal| {
+        if refusal.failure.field.as_deref() == Some(KEY) {
+            refusal.status = StatusCode::CONFLICT;
+        }
+        refusal
+    })?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = HeaderValue::from_str(&format!("/api/jobs/{}", job.id)).expect("an id is letters and digits");
+    Ok((status, [(header::LOCATION, location)], Json(job)).into_response())
+}
+
+const KEY: &str = "Idempotency-Key";
+
+/// What a client calls its request, at most 200 visible letters.
+fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(key) = headers.get(KEY) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=200).contains(&key.len()));
+    let wrong = || Refusal::new(StatusCode::BAD_REQUEST, "Idempotency-Key has 1 to 200 visible ASCII letters");
+    key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
+}
+
+/// `GET /api/jobs`.
+pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<Job>>, Refusal> {
+    Ok(Json(state.with_jobs(Jobs::list).await?))
+}
+
+/// `GET /api/jobs/{id}`.
+pub(super) async fn job(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
+    Ok(Json(state.with_jobs(move |jobs| jobs.job(&id)).await?))
+}
+
+/// `POST /api/jobs/{id}/cancel`.
+pub(super) async fn cancel(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
+    Ok(Json(state.with_jobs(move |jobs| jobs.cancel(&id)).await?))
+}
+
+/// `POST /api/jobs/{id}/resume`.
+pub(super) async fn resume(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
+    Ok(Json(state.with_jobs(move |jobs| jobs.resume(&id)).await?))
+}
+
+/// `DELETE /api/jobs/{id}`.
+pub(super) async fn delete(State(state): State<AppState>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
+    let deleted = state.with_jobs(move |jobs| {
+        let has_ended = jobs.job(&id)?.state.has_ended();
+        jobs.delete(&id).map(|()| has_ended).or_else(|failure| if has_ended { Err(failure) } else { Ok(false) })
+    });
+    match deleted.await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::new(StatusCode::CONFLICT, "the job has not ended; cancel it first")),
+    }
+}
+
+/// `GET /api/jobs/{id}/rows`: its files.
+pub(super) async fn files(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<RowsFile>>, Refusal> {
+    Ok(Json(state.with_jobs(move |jobs| list_rows(&jobs.rows(&jobs.job(&id)?))).await?))
+}
+
+/// The files of rows in a folder.
+pub(super) fn list_rows(folder: &std::path::Path) -> Result<Vec<RowsFile>, Failure> {
+    let paths = rows::files(folder).map_err(|error| io::cannot_read(folder, &error))?;
+    let file = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        Some(RowsFile { name, size: path.metadata().ok()?.len() })
+    };
+    Ok(paths.iter().take(MOST_FILES).filter_map(file).collect())
+}
+
+/// `GET /api/jobs/{id}/rows/{file}`: rows as they are, by range if you like.
+pub(super) async fn file(
+    State(state): State<AppState>,
+    Path((id, file)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let folder = state.with_jobs(move |jobs| Ok(jobs.rows(&jobs.job(&id)?))).await?;
+    one_of(folder, file, request).await
+}
+
+/// A listed file of a folder, streamed. Rows are only added, so that its size tells its versions apart.
+pub(super) async fn one_of(folder: PathBuf, file: String, request: Request) -> Result<Response, Refusal> {
+    let listed = tokio::task::spawn_blocking({
+        let folder = folder.clone();
+        move || list_rows(&folder)
+    });
+    let listed = listed.await.map_err(|error| Refusal::from(io::internal(error.to_string())))??;
+    let found = listed.into_iter().find(|listed| listed.name == file);
+    let found = found.ok_or_else(|| Refusal::not_found(format!("there is no file {file:?}")))?;
+    let etag = format!("\"{}\"", found.size);
+    let mut response = serve_file(&folder.join(&found.name), request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+    headers.insert(header::ETAG, HeaderValue::from_str(&etag).expect("a number in quotes"));
+    Ok(response)
+}
+
+/// `GET /api/jobs/{id}/log`: what its processes said, the last attempt first.
+pub(super) async fn log(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let text = state.with_jobs(move |jobs| {
+        let mut text = String::new();
+        for path in jobs.logs(&jobs.job(&id)?).iter().take(20) {
+            let part = path.components().rev().take(2).collect::<Vec<_>>();
+            let name: Vec<_> = part.iter().rev().map(|part| part.as_os_str().to_string_lossy()).collect();
+            text += &format!(
+                "--- attempt {}\n{}\n",
+                name.join(", part ").trim_end_matches(".log"),
+                io::tail(path, 64 << 10)
+            );
+        }
+        Ok(text)
+    });
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.await?).into_response())
+}
+
+/// `GET /api/jobs/{id}/report.html`, `.csv`, `.json`: what its rows say, as they are now.
+pub(super) async fn report(
+    State(state): State<AppState>,
+    Path((id, form)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let (content, disposition) = match form.as_str() {
+        "report.html" => ("text/html; charset=utf-8", "inline"),
+        "report.csv" => ("text/csv; charset=utf-8", "attachment"),
+        "report.json" => ("application/json", "inline"),
+        _ => return Err(Refusal::not_found("a job has report.html, report.csv and report.json")),
+    };
+    // Reading rows takes as much memory as they do; one report at a time.
+    let _turn = state.0.reports.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
+    let text = state.with_jobs(move |jobs| {
+        let job = jobs.job(&id)?;
+        let folder = jobs.rows(&job);
+        let size: u64 = list_rows(&folder)?.iter().map(|file| file.size).sum();
+        if size > LARGEST_REPORT {
+            let megabytes = size >> 20;
+            return Err(Failure::bad_input(format!(
+                "the rows have {megabytes} MiB, too many for a report here; download them, and `rectify report` draws it"
+            )));
+        }
+        let sweep = read_folder(&folder)?;
+        let study = Study::of(&sweep).ok_or_else(|| Failure::bad_input("there are no rows yet"))?;
+        match form.as_str() {
+            "report.html" => Ok(html::document(job.request.work.name(), &[sweep])),
+            "report.csv" => Ok(table::csv(&[study])),
+            _ => serde_json::to_string(&[study]).map_err(|error| io::internal(error.to_string())),
+        }
+    });
+    let text = text.await?;
+    Ok(([(header::CONTENT_TYPE, content), (header::CONTENT_DISPOSITION, disposition)], Body::from(text))
+        .into_response())
+}
+
+/// `GET /api/jobs/{id}/events`.
+pub(super) async fn events(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let jobs = state.jobs()?;
+    let known = id.clone();
+    state.with_jobs(move |jobs| jobs.job(&known)).await?;
+    let (store, news) = jobs.follow();
+    let place = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(|id| {
+        let number = id.strip_prefix(&store.epoch).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
+        number.map_or(Seen::Unknown, Seen::Number)
+    });
+    let seen = place.unwrap_or(Seen::Nothing);
+    let follower =
+        Follower { jobs: jobs.clone(), id, seen, queue: Vec::new(), news, closing: state.0.closing.subscribe() };
+    Ok(Sse::new(follower.events()).keep_alive(KeepAlive::default()))
+}
+
+/// The last event that somebody has seen.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// None: it begins with the job as it is.
+    Nothing,
+    /// One of another record.
+    Unknown,
+    Number(i64),
+}
+
+/// Somebody who reads a job's events.
+struct Follower {
+    jobs: Arc<Jobs>,
+    id: String,
+    seen: Seen,
+    /// What is to be sent, the next one last.
+    queue: Vec<Happened>,
+    news: watch::Receiver<()>,
+    closing: watch::Receiver<bool>,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Sent, Infallible>> {
+        stream::unfold(self, |mut follower| async move { Some((Ok(follower.next().await?), follower)) })
+    }
+
+    /// The next event, or `None` when there will be none.
+    async fn next(&mut self) -> Option<Sent> {
+        loop {
+            if let Some(event) = self.queue.pop() {
+                return Some(self.sent(event, "job"));
+            }
+            self.news.mark_unchanged();
+            // A moment's work, in memory.
+            let store = self.jobs.follow().0;
+            let found = match self.seen {
+                Seen::Number(number) => store.after(&self.id, number).ok()?,
+                Seen::Nothing | Seen::Unknown => None,
+            };
+            match found {
+                Some(mut events) if !events.is_empty() => {
+                    events.reverse();
+                    self.queue = events;
+                    continue;
+                }
+                Some(_) => {}
+                None => {
+                    let kind = if matches!(self.seen, Seen::Nothing) { "job" } else { "reset" };
+                    // A job that is gone has no last event.
+                    let last = store.last(&self.id).ok()??;
+                    return Some(self.sent(last, kind));
+                }
+            }
+            tokio::select! {
+                _ = self.news.changed() => {}
+                _ = self.closing.wait_for(|closing| *closing) => return None,
+            }
+        }
+    }
+
+    fn sent(&mut self, event: Happened, kind: &str) -> Sent {
+        self.seen = Seen::Number(event.number);
+        let epoch = &self.jobs.follow().0.epoch;
+        Sent::default().event(kind).id(format!("{epoch}-{}", event.number)).data(event.job)
+    }
+}

@@ -1,0 +1,284 @@
+//! Who carries jobs on: begins what waits, looks where it stands, and says when it is done. One thread; the record and the
+//! rows are all it knows, so that another one goes on where it was killed.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rectify_protocol::{Failure, JobPart, JobState, Kind, SweepSpec};
+
+use super::{
+    Settings, Shared,
+    dispatch::{Dispatcher, Order, Standing},
+    store::{Record, Run},
+};
+use crate::{
+    io,
+    sweep::{Sweep, rows},
+};
+
+/// After so many attempts in a row that added no row, a job has failed.
+pub const FRUITLESS: u32 = 3;
+
+/// The thread's own.
+pub(super) struct Foreman {
+    pub(super) shared: std::sync::Arc<Shared>,
+    pub(super) dispatcher: Box<dyn Dispatcher>,
+    /// How far each file of rows was counted: bytes, and lines in them.
+    pub(super) counted: HashMap<PathBuf, (u64, usize)>,
+}
+
+impl Foreman {
+    /// Looks after every job once. What one of them complains about is its own.
+    pub(super) fn round(&mut self) -> Result<(), Failure> {
+        // The oldest first: what came first is begun first.
+        for record in self.shared.store.records()?.into_iter().rev().filter(|record| !record.job.state.has_ended()) {
+            let id = record.job.id.clone();
+            if let Err(failure) = self.look_after(record) {
+                self.shared.change(&id, |record| {
+                    record.job.note = Some(failure.message.clone());
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after(&mut self, record: Record) -> Result<(), Failure> {
+        let id = record.job.id.clone();
+        let place = Place::of(&self.shared.settings, &id, record.job.request.work.name());
+        let rows = self.count(&place.rows);
+        match &record.run {
+            None if record.cancel => self.end(&id, JobState::Cancelled, rows, None),
+            None => self.begin(record, &place, rows),
+            Some(Run { handle: None, .. }) => self.find(record, &place),
+            Some(Run { handle: Some(handle), .. }) => {
+                let handle = handle.clone();
+                self.look(record, &handle, &place, rows)
+            }
+        }
+    }
+
+    /// Writes down what is about to be begun, begins it, and writes down what it is known by.
+    fn begin(&mut self, record: Record, place: &Place, rows: usize) -> Result<(), Failure> {
+        let parts = |record: &Record| -> Vec<usize> {
+            let parts = record.job.parts.iter().enumerate();
+            parts.filter(|(_, part)| **part != JobPart::Done).map(|(number, _)| number).collect()
+        };
+        self.shared.change(&record.job.id, |record| {
+            record.job.attempt += 1;
+            record.run = Some(Run { parts: parts(record), handle: None, rows_before: rows, since: now() });
+            Ok(())
+        })?;
+        let Some(record) = self.shared.store.record(&record.job.id)? else { return Ok(()) };
+        self.submit(&record, place)
+    }
+
+    fn submit(&mut self, record: &Record, place: &Place) -> Result<(), Failure> {
+        let order = self.order(record, place);
+        fs::create_dir_all(&order.folder).map_err(|error| io::cannot_write(&order.folder, &error))?;
+        let handle = self.dispatcher.submit(&order)?;
+        self.known_by(&record.job.id, handle)
+    }
+
+    /// After a stop between the intent and its answer: what was begun is looked for before it is begun again.
+    fn find(&mut self, record: Record, place: &Place) -> Result<(), Failure> {
+        match self.dispatcher.find(&self.order(&record, place).name)? {
+            Some(handle) => self.known_by(&record.job.id, handle),
+            None => self.submit(&record, place),
+        }
+    }
+
+    fn known_by(&self, id: &str, handle: String) -> Result<(), Failure> {
+        let known = self.shared.change(id, |record| {
+            record.job.note = None;
+            record.run.iter_mut().for_each(|run| run.handle = Some(handle.clone()));
+            Ok(())
+        });
+        known.map(drop)
+    }
+
+    fn look(&mut self, record: Record, handle: &str, place: &Place, rows: usize) -> Result<(), Failure> {
+        let order = self.order(&record, place);
+        if record.cancel {
+            self.dispatcher.cancel(handle)?;
+        }
+        let standings = self.dispatcher.look(handle, &order)?;
+        let never = standings.iter().find(|(_, standing)| **standing == Standing::Ended(Some(2)));
+        let refused = never.map(|(part, _)| last_words(&order.log(*part)));
+        if refused.is_some() {
+            self.dispatcher.cancel(handle)?;
+        }
+        let stands = |standing: &Standing| matches!(standing, Standing::Ended(_) | Standing::Gone);
+        let all_stand = standings.values().all(stands);
+        self.shared.change(&record.job.id, |record| {
+            let (job, run) = (&mut record.job, record.run.as_mut().expect("a run is looked at"));
+            for (part, standing) in &standings {
+                job.parts[*part] = match standing {
+                    Standing::Running => JobPart::Running,
+                    Standing::Ended(Some(0)) => JobPart::Done,
+                    Standing::Waiting | Standing::Ended(_) | Standing::Gone => JobPart::Queued,
+                };
+            }
+            let moves = rows > run.rows_before || job.parts.contains(&JobPart::Running);
+            job.state = if moves { JobState::Running } else { job.state };
+            if rows != job.rows {
+                job.rows = rows;
+                let new = rows.saturating_sub(run.rows_before);
+                let seconds = now().saturating_sub(run.since) as f64;
+                let left = job.expected.saturating_sub(rows) as f64;
+                job.seconds_left = (new > 0).then(|| seconds / new as f64 * left);
+            }
+            Ok(())
+        })?;
+        if !all_stand {
+            return Ok(());
+        }
+        match refused {
+            _ if record.cancel => self.end(&record.job.id, JobState::Cancelled, rows, None),
+            Some(words) => self.end(&record.job.id, JobState::Failed, rows, Some(words)),
+            None => self.judge(&record.job.id, &order, place, rows),
+        }
+    }
+
+    /// Whether a job is done of which nothing runs any more: the rows decide.
+    fn judge(&mut self, id: &str, order: &Order, place: &Place, rows: usize) -> Result<(), Failure> {
+        let Some(record) = self.shared.store.record(id)? else { return Ok(()) };
+        let said_done = record.job.parts.iter().all(|part| *part == JobPart::Done);
+        if said_done && self.is_finished(place)? {
+            return self.end(id, JobState::Done, rows, None);
+        }
+        let fruitful = record.run.is_some_and(|run| rows > run.rows_before);
+        let fruitless = if fruitful { 0 } else { record.fruitless + 1 };
+        if fruitless >= FRUITLESS {
+            let words = order.parts.iter().map(|part| last_words(&order.log(*part))).find(|words| !words.is_empty());
+            let words = words.unwrap_or_else(|| "its processes said nothing".into());
+            let note = format!("{FRUITLESS} attempts in a row added no row: {words}");
+            return self.end(id, JobState::Failed, rows, Some(note));
+        }
+        let again = self.shared.change(id, |record| {
+            record.fruitless = fruitless;
+            record.run = None;
+            record.job.state = JobState::Queued;
+            if said_done {
+                record.job.parts.fill(JobPart::Queued);
+            }
+            Ok(())
+        });
+        again.map(drop)
+    }
+
+    fn is_finished(&self, place: &Place) -> Result<bool, Failure> {
+        let (all, finished) = self.sweep(place)?.finished()?;
+        Ok(finished >= all)
+    }
+
+    fn sweep(&self, place: &Place) -> Result<Sweep, Failure> {
+        let spec = SweepSpec::from_toml("spec.toml", &io::read_text(&place.spec)?)?;
+        self.shared.settings.shelf.sweep(spec, &place.rows)
+    }
+
+    fn end(&mut self, id: &str, state: JobState, rows: usize, note: Option<String>) -> Result<(), Failure> {
+        let ended = self.shared.change(id, |record| {
+            record.run = None;
+            record.cancel = false;
+            let job = &mut record.job;
+            job.parts.iter_mut().filter(|part| **part == JobPart::Running).for_each(|part| *part = JobPart::Queued);
+            (job.state, job.rows, job.note) = (state, rows, note.clone());
+            (job.ended, job.seconds_left) = (Some(now()), None);
+            Ok(())
+        });
+        ended.map(drop)
+    }
+
+    fn order(&self, record: &Record, place: &Place) -> Order {
+        let job = &record.job;
+        Order {
+            name: format!("rectify-{}-{}", job.id, job.attempt),
+            command: self.command(place),
+            parts: record.run.as_ref().map(|run| run.parts.clone()).unwrap_or_default(),
+            of: job.parts.len(),
+            folder: place.logs.join(job.attempt.to_string()),
+        }
+    }
+
+    fn command(&self, place: &Place) -> Vec<OsString> {
+        let Settings { program, shelf, device, .. } = &self.shared.settings;
+        let mut command: Vec<OsString> = vec![program.into(), "--static".into(), shelf.statics().into()];
+        command.extend(["sweep".into(), place.spec.clone().into_os_string()]);
+        command.extend(["--out".into(), place.rows.clone().into_os_string()]);
+        command.extend(["--device".into(), device.name().into()]);
+        command
+    }
+
+    /// How many rows are in a folder, by the ends of lines that were added since it was last asked.
+    fn count(&mut self, folder: &Path) -> usize {
+        let mut rows = 0;
+        for path in rows::files(folder).unwrap_or_default() {
+            let (seen, lines) = self.counted.entry(path.clone()).or_default();
+            if let Ok((size, more)) = ends_of_lines(&path, *seen) {
+                (*seen, *lines) = (size, *lines + more);
+            }
+            // The first says what the others are about.
+            rows += lines.saturating_sub(1);
+        }
+        rows
+    }
+}
+
+/// Where a job keeps what is its own.
+pub(super) struct Place {
+    /// All of it.
+    pub(super) folder: PathBuf,
+    /// The grid.
+    pub(super) spec: PathBuf,
+    /// Its rows. The folder's name is what reports call it.
+    pub(super) rows: PathBuf,
+    /// What its processes said.
+    pub(super) logs: PathBuf,
+}
+
+impl Place {
+    pub(super) fn of(settings: &Settings, id: &str, name: &str) -> Self {
+        let folder = settings.folder.join(id);
+        Self { spec: folder.join("spec.toml"), rows: folder.join(name), logs: folder.join("log"), folder }
+    }
+}
+
+fn ends_of_lines(path: &Path, from: u64) -> std::io::Result<(u64, usize)> {
+    let mut file = fs::File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let (mut at, mut lines) = (from, 0);
+    let mut reader = BufReader::new(file);
+    let mut buffer = [0; 1 << 16];
+    loop {
+        let read = reader.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((at, lines));
+        }
+        at += read as u64;
+        lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+    }
+}
+
+/// The end of what a process said: why it stopped.
+fn last_words(log: &Path) -> String {
+    let tail = io::tail(log, 4096);
+    let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.trim().trim_start_matches("error: ").to_owned()
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A complaint about a job that is not there.
+pub(super) fn no_such_job(id: &str) -> Failure {
+    Failure::new(Kind::NotFound, format!("there is no job {id:?}"))
+}
