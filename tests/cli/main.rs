@@ -5,7 +5,10 @@ mod desk;
 mod edit;
 mod eval;
 mod hub;
+mod jobs;
 mod merge;
 #[cfg(unix)]
 mod serve;
+#[cfg(unix)]
+mod slurm;
 mod sweep;

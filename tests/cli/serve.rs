@@ -11,8 +11,17 @@ use std::{
 fn a_client_with_half_a_request_does_not_keep_the_server_from_ending() {
     for signal in ["-INT", "-TERM"] {
         let statics = concat!(env!("CARGO_MANIFEST_DIR"), "/../static");
+        let jobs = tempfile::tempdir().expect("a folder");
         let mut server = Command::new(env!("CARGO_BIN_EXE_rectify"))
-            .args(["serve", "--static", statics, "--listen", "127.0.0.1:0"])
+            .args([
+                "serve",
+                "--static",
+                statics,
+                "--listen",
+                "127.0.0.1:0",
+                "--jobs",
+                &jobs.path().display().to_string(),
+            ])
             .stderr(Stdio::piped())
             .spawn()
             .expect("starts");

@@ -76,7 +76,8 @@ fn check(request: &Request, listen: SocketAddr, token: Option<&Token>) -> Result
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let foreign = text(header::ORIGIN).is_some_and(|origin| !is_of(origin, host));
-        let elsewhere = text(HeaderName::from_static("sec-fetch-site")).is_some_and(|site| !["same-origin", "none"].contains(&site));
+        let elsewhere = text(HeaderName::from_static("sec-fetch-site"))
+            .is_some_and(|site| !["same-origin", "none"].contains(&site));
         if foreign || elsewhere {
             return refuse(StatusCode::FORBIDDEN, "this server takes nothing from other pages");
         }

@@ -22,8 +22,10 @@ use crate::{
     sweep::{Sweep, rows},
 };
 
-/// After so many attempts in a row that added no row, a job has failed.
-pub const FRUITLESS: u32 = 3;
+/// After so many attempts in a row that added no row and ended by themselves, a job has failed.
+const FRUITLESS: u32 = 3;
+/// The same, where something else ended them: a server that was started again, a cluster that took its node away.
+const INTERRUPTED: u32 = 50;
 
 /// The thread's own.
 pub(super) struct Foreman {
@@ -142,12 +144,20 @@ impl Foreman {
         match refused {
             _ if record.cancel => self.end(&record.job.id, JobState::Cancelled, rows, None),
             Some(words) => self.end(&record.job.id, JobState::Failed, rows, Some(words)),
-            None => self.judge(&record.job.id, &order, place, rows),
+            None => {
+                // 75 and 130 are the program's words for having been stopped.
+                let by_itself = |standing: &Standing| match standing {
+                    Standing::Ended(code) => !matches!(code, Some(0 | 75 | 130)),
+                    _ => false,
+                };
+                let limit = if standings.values().any(by_itself) { FRUITLESS } else { INTERRUPTED };
+                self.judge(&record.job.id, &order, limit, place, rows)
+            }
         }
     }
 
     /// Whether a job is done of which nothing runs any more: the rows decide.
-    fn judge(&mut self, id: &str, order: &Order, place: &Place, rows: usize) -> Result<(), Failure> {
+    fn judge(&mut self, id: &str, order: &Order, limit: u32, place: &Place, rows: usize) -> Result<(), Failure> {
         let Some(record) = self.shared.store.record(id)? else { return Ok(()) };
         let said_done = record.job.parts.iter().all(|part| *part == JobPart::Done);
         if said_done && self.is_finished(place)? {
@@ -155,10 +165,10 @@ impl Foreman {
         }
         let fruitful = record.run.is_some_and(|run| rows > run.rows_before);
         let fruitless = if fruitful { 0 } else { record.fruitless + 1 };
-        if fruitless >= FRUITLESS {
+        if fruitless >= limit {
             let words = order.parts.iter().map(|part| last_words(&order.log(*part))).find(|words| !words.is_empty());
             let words = words.unwrap_or_else(|| "its processes said nothing".into());
-            let note = format!("{FRUITLESS} attempts in a row added no row: {words}");
+            let note = format!("{fruitless} attempts in a row added no row: {words}");
             return self.end(id, JobState::Failed, rows, Some(note));
         }
         let again = self.shared.change(id, |record| {
