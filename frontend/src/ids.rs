@@ -81,7 +81,7 @@ pub const ASK_ANSWER: &str = "ask-answer";
 /// Turns light to dark and back.
 pub const THEME_BUTTON: &str = "theme-button";
 
-/// Links to the pages: `page-edit` and `page-sweeps`.
+/// Links to the pages: `page-edit`, `page-sweeps` and `page-runs`.
 pub const PAGE: &str = "page";
 /// Where the folder of a sweep is chosen, an `input type=file`.
 pub const SWEEP_FOLDER: &str = "sweep-folder";
@@ -106,3 +106,32 @@ pub const PLAY: &str = "play";
 pub const PLAY_BUTTON: &str = "play-button";
 /// Downloads what was measured as a sweep's file of rows. There only when all is done.
 pub const PLAY_ROWS: &str = "play-rows";
+
+/// Heavy runs. `data-state` is `asking`, `none` (no server), `away`, `locked` (it asks for its token) or `open`.
+pub const RUNS: &str = "runs";
+/// What the server refused.
+pub const RUNS_ERROR: &str = "runs-error";
+/// Where the token is typed.
+pub const RUNS_TOKEN: &str = "runs-token";
+/// The grids, a `select` of their ids.
+pub const RUN_TEMPLATE: &str = "run-template";
+/// The models, a `select` of their ids; empty for the grid's own.
+pub const RUN_MODEL: &str = "run-model";
+/// Text: how much memory it needs beside what is there.
+pub const RUN_MEMORY: &str = "run-memory";
+/// How many of the grid's facts.
+pub const RUN_FACTS: &str = "run-facts";
+/// The seeds, with commas.
+pub const RUN_SEEDS: &str = "run-seeds";
+/// How many processes share it.
+pub const RUN_PARTS: &str = "run-parts";
+/// A box: with the editor and the regularizer of the page for edits.
+pub const RUN_MINE: &str = "run-mine";
+/// Text: how long such a run took before.
+pub const RUN_RATE: &str = "run-rate";
+/// Sends it.
+pub const RUN_BUTTON: &str = "run-button";
+/// The table of jobs; a row has `data-job`, its id, and `data-state`.
+pub const JOBS: &str = "jobs";
+/// The job that is watched. `data-state` is `asking` or the job's state, `data-rows` counts its rows.
+pub const RUN_VIEW: &str = "run-view";

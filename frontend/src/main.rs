@@ -10,6 +10,7 @@ mod engine;
 mod ids;
 mod methods;
 mod pages;
+mod runs;
 mod surroundings;
 mod view;
 

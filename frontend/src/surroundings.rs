@@ -34,6 +34,16 @@ pub fn on_address_change(tell: impl Fn(String) + 'static) {
     window_event_listener(ev::hashchange, move |_| tell(address_end()));
 }
 
+/// Changes the end of the page's address, as a link would.
+pub fn go_to(end: &str) {
+    let _ = window().location().set_hash(end);
+}
+
+/// Leaves the page for another.
+pub fn leave_for(address: &str) {
+    let _ = window().location().set_href(address);
+}
+
 /// The names of the server's sweeps.
 pub async fn sweeps() -> Result<Vec<String>, String> {
     read_json("api/sweeps").await

@@ -1,6 +1,6 @@
 //! Numbers and texts to what is drawn: plain functions, so that they can be tested without a browser.
 
-use rectify_protocol::{Failure, Kind, Probe, Progress, Step, WeightChange};
+use rectify_protocol::{Failure, Job, JobState, Kind, Probe, Progress, Step, WeightChange};
 
 /// A probability as a person reads it: `91.2%`, never `0.0%` for something that can happen.
 pub fn percent(p: f64) -> String {
@@ -272,6 +272,46 @@ pub fn sentence(failure: &Failure) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}{end}", letters.as_str())
+}
+
+/// A time that a person waits.
+pub fn duration_words(seconds: f64) -> String {
+    match seconds {
+        ..90.0 => format!("{seconds:.0} s"),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
+        _ => format!("{:.1} days", seconds / 86_400.0),
+    }
+}
+
+/// How many rows of a job there are.
+pub fn rows_words(job: &Job) -> String {
+    let left = job.seconds_left.map_or_else(String::new, |left| format!(", {} left", duration_words(left)));
+    format!("{} of {}{left}", job.rows, job.expected)
+}
+
+/// Where a job stands, as a sentence.
+pub fn job_words(job: &Job) -> String {
+    let rows = rows_words(job);
+    let note = job.note.as_ref().map_or_else(String::new, |note| format!(" {}", sentence(&Failure::bad_input(note))));
+    match job.state {
+        JobState::Queued => format!("Waits for its turn; {rows} rows.{note}"),
+        JobState::Running => format!("Measuring: {rows} rows.{note}"),
+        JobState::Done => format!("Done: every row is there, {}.", job.rows),
+        JobState::Failed => format!("Stopped with {rows} rows.{note}"),
+        JobState::Cancelled => format!("Cancelled with {rows} rows; what was measured is kept."),
+    }
+}
+
+/// How long a grid took before on this server; empty where none was run.
+pub fn rate_words(jobs: &[Job], template: &str) -> String {
+    let before =
+        jobs.iter().find(|job| job.state == JobState::Done && job.request.work.name() == template && job.attempt == 1);
+    let Some((job, ended)) = before.and_then(|job| Some((job, job.ended?))) else {
+        return "How long it takes is said once it has made some rows.".into();
+    };
+    let seconds = ended.saturating_sub(job.created) as f64;
+    format!("Such a run took {} before: {} rows in {} parts.", duration_words(seconds), job.rows, job.parts.len())
 }
 
 #[cfg(test)]

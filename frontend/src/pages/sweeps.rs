@@ -193,7 +193,7 @@ async fn read(files: Vec<File>) -> Result<Vec<(String, String)>, String> {
 }
 
 /// Files of rows as the figures of the sweeps they are of: files of one folder are one sweep.
-fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
+pub(super) fn draw(mut files: Vec<(String, String)>) -> Result<String, String> {
     fn folder(path: &str) -> &str {
         path.rsplit_once('/').map_or("sweep", |(folder, _)| folder)
     }

@@ -43,9 +43,9 @@ impl Token {
         bearer.or(cookie).is_some_and(|shown| self.is(shown))
     }
 
-    /// The cookie that shows it, for a browser to keep: no script reads it, and no other page makes a browser send it.
+    /// The cookie that shows it, for a browser to keep until it is closed: no script reads it, and no other page makes a browser send it.
     pub(super) fn cookie(&self) -> HeaderValue {
-        let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=604800", self.0);
+        let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict", self.0);
         HeaderValue::from_str(&cookie).expect("a token has letters and digits")
     }
 }

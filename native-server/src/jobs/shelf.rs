@@ -43,7 +43,10 @@ impl Shelf {
     ///
     /// When the folder cannot be listed.
     pub fn templates(&self) -> Result<Vec<Template>, Failure> {
-        let listed = fs::read_dir(&self.folder).map_err(|error| io::cannot_read(&self.folder, &error))?;
+        let listed = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|error| io::cannot_read(&self.folder, &error))?,
+        };
         let mut paths: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.sort();
         Ok(paths.iter().filter_map(|path| self.template(path)).collect())
