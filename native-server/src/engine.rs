@@ -11,7 +11,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     task::{Context, Poll, Wake, Waker},
@@ -105,7 +105,12 @@ pub type SessionId = u64;
 #[derive(Clone, Debug)]
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
+    /// How many commands wait or run, of all sessions, those that have ended included.
+    waiting: Arc<AtomicUsize>,
 }
+
+/// As many commands may wait, each of which may be as large as a request.
+const WAITING: usize = 128;
 
 #[expect(clippy::large_enum_variant, reason = "jobs that wait are few")]
 enum Job {
@@ -117,21 +122,38 @@ impl Engine {
     /// Starts the thread. The device is opened when the first model is loaded.
     pub fn start(statics: Arc<Static>, device: DeviceKind) -> Result<Self, Failure> {
         let (jobs, queue) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let done = waiting.clone();
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
                 let mut sessions = Sessions { statics, device, open: HashMap::new(), pristine: HashMap::new() };
                 for job in queue {
+                    let counted = matches!(job, Job::Run { .. });
                     sessions.work(job);
+                    if counted {
+                        done.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
             })
             .map_err(|error| io::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, waiting })
     }
 
     /// Queues a command. Its last event comes to `outlet` whatever happens.
     pub fn run(&self, session: SessionId, request: Request, cancel: Cancel, outlet: Arc<dyn Outlet>) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         self.jobs.send(Job::Run { session, request, cancel, outlet }).expect("the engine runs while handles exist");
+    }
+
+    /// How many commands wait or run.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether no more should be queued.
+    pub fn is_full(&self) -> bool {
+        self.waiting() >= WAITING
     }
 
     /// Drops a session, after what is queued.

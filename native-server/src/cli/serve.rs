@@ -133,27 +133,8 @@ async fn serve(listen: SocketAddr, settings: impl FnOnce(SocketAddr) -> Settings
             sweeper.sweep();
         }
     });
-    let router = http::app(state.clone());
-    let (ending, ended) = tokio::sync::oneshot::channel();
-    let until_interrupted = async move {
-        let _ = super::interrupted().await;
-        state.close();
-        let _ = ending.send(());
-    };
-    let serving = axum::serve(listener, router).with_graceful_shutdown(until_interrupted);
-    // A client that holds half a request would be waited for without end.
-    let grace = async {
-        let _ = ended.await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving => served.map_err(|error| io::internal(error.to_string())),
-        () = grace => Ok(()),
-    }
+    http::serve(listener, state, super::interrupted).await
 }
 
-/// How long answers that are on their way are waited for at the end.
-const GRACE: Duration = Duration::from_secs(5);
-
 /// How often idle sessions are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);

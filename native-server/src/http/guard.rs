@@ -83,7 +83,7 @@ fn check(request: &Request, listen: SocketAddr, token: Option<&Token>) -> Result
         }
     }
     let path = request.uri().path();
-    let is_open = !path.starts_with("/api/") || path == super::TOKEN;
+    let is_open = !path.starts_with("/api/") && path != "/metrics" || path == super::TOKEN;
     if token.is_some_and(|token| !is_open && !token.is_shown(request.headers())) {
         return refuse(StatusCode::UNAUTHORIZED, "this server asks for its token, which it said when it was started");
     }
@@ -124,6 +124,26 @@ fn is_ours(host: &str, listen: SocketAddr) -> bool {
     };
     // A server that was handed no port of its own is asked without a socket, in tests.
     name && (port == Some(listen.port()) || listen.port() == 0)
+}
+
+/// Errors that the framework words itself, a wrong method or a body that is too large, are failures like all others.
+pub(super) async fn worded(request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !is_api || is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let reason = status.canonical_reason().unwrap_or("refused").to_lowercase();
+    let mut worded = Refusal::new(status, format!("the request was refused: {reason}")).into_response();
+    // What may be done instead, or when.
+    for name in [header::ALLOW, header::RETRY_AFTER] {
+        if let Some(value) = response.headers().get(&name) {
+            worded.headers_mut().insert(name, value.clone());
+        }
+    }
+    worded
 }
 
 /// What a browser is told of every answer: what the page may load, who may show it in a frame, and that nobody learns

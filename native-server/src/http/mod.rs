@@ -3,14 +3,16 @@
 //! It answers to its own address only and shares nothing with other origins: a page elsewhere can neither read an
 //! answer (no CORS) nor send a command (JSON only), nor pose as this one by renaming itself ([`guard`]).
 
+mod connections;
 mod error;
 mod files;
 mod guard;
 mod jobs;
+mod ops;
 mod sessions;
 mod sweeps;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -23,9 +25,11 @@ use axum::{
 use tokio::sync::{Semaphore, watch};
 use tower_http::{
     CompressionLevel, compression::CompressionLayer, services::ServeDir, set_header::SetResponseHeaderLayer,
+    timeout::RequestBodyTimeoutLayer,
 };
 
 use crate::{device::DeviceKind, engine::Engine, jobs::Jobs, models::Static};
+pub use connections::serve;
 pub use guard::Token;
 pub use sessions::Limits;
 
@@ -89,6 +93,9 @@ impl AppState {
 /// The largest request body: a batch of facts is far below.
 const BODY_LIMIT: usize = 1 << 20;
 
+/// How long a body may pause.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
 /// Where a browser exchanges the token for a cookie.
 const TOKEN: &str = "/api/token";
 
@@ -128,11 +135,16 @@ pub fn app(state: AppState) -> Router {
         .route("/api/jobs/{id}/log", get(jobs::log))
         .route("/api/jobs/{id}/{report}", get(jobs::report))
         .route("/api/{*rest}", any(error::no_such_route))
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ops::ready))
+        .route("/metrics", get(ops::metrics))
         .route("/models.json", get(files::models))
         .route("/models/{*path}", get(files::model))
         .nest_service("/facts", facts)
         .fallback_service(site)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIME))
+        .layer(middleware::from_fn(guard::worded))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")))
         .layer(middleware::from_fn(guard::labelled))

@@ -41,13 +41,24 @@ pub struct Limits {
     pub queue: usize,
     /// Events of one session that are kept.
     pub events: usize,
-    /// A session without listener and command lives this long.
+    /// Bytes of them.
+    pub bytes: usize,
+    /// A session that nobody listens to lives this long, and what it runs goes on for as long.
     pub idle: Duration,
+    /// A command may take this long; heavy runs are for what takes longer.
+    pub command: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 16, queue: 16, events: 1024, idle: Duration::from_secs(15 * 60) }
+        Self {
+            sessions: 16,
+            queue: 16,
+            events: 1024,
+            bytes: 16 << 20,
+            idle: Duration::from_secs(60),
+            command: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -66,9 +77,17 @@ struct Seat {
     /// Sent to when the log has grown or ended.
     news: watch::Sender<()>,
     /// The commands that run or wait, oldest first: what `Cancel` takes the first of.
-    pending: Mutex<VecDeque<Cancel>>,
+    pending: Mutex<VecDeque<Pending>>,
     listeners: AtomicUsize,
     last_used: Mutex<Instant>,
+}
+
+/// A command that runs or waits.
+#[derive(Debug)]
+struct Pending {
+    cancel: Cancel,
+    /// When it came to the front.
+    since: Option<Instant>,
 }
 
 /// Numbered events, of which the latest are kept.
@@ -76,6 +95,8 @@ struct Seat {
 struct Log {
     kept: VecDeque<Kept>,
     capacity: usize,
+    /// Bytes that may be kept, and that are.
+    bytes: [usize; 2],
     last_number: u64,
     ended: bool,
 }
@@ -90,12 +111,15 @@ struct Kept {
 impl Log {
     /// When there is no room, progress is forgotten before results are.
     fn push(&mut self, reply: &Reply) {
-        if self.kept.len() >= self.capacity {
+        let json: Arc<str> = serde_json::to_string(reply).expect("replies can be written as JSON").into();
+        let [most, held] = &mut self.bytes;
+        *held += json.len();
+        while !self.kept.is_empty() && (self.kept.len() >= self.capacity || *held > *most) {
             let oldest_progress = self.kept.iter().position(|kept| !kept.is_last);
-            self.kept.remove(oldest_progress.unwrap_or(0));
+            let gone = self.kept.remove(oldest_progress.unwrap_or(0));
+            *held -= gone.map_or(0, |gone| gone.json.len());
         }
         self.last_number += 1;
-        let json = serde_json::to_string(reply).expect("replies can be written as JSON").into();
         self.kept.push_back(Kept { number: self.last_number, json, is_last: reply.event.is_last() });
     }
 
@@ -107,7 +131,8 @@ impl Log {
 
 impl Seat {
     fn new(id: SessionId, limits: Limits) -> Self {
-        let log = Log { kept: VecDeque::new(), capacity: limits.events, last_number: 0, ended: false };
+        let (kept, bytes) = (VecDeque::new(), [limits.bytes, 0]);
+        let log = Log { kept, capacity: limits.events, bytes, last_number: 0, ended: false };
         Self {
             id,
             log: Mutex::new(log),
@@ -128,11 +153,28 @@ impl Seat {
             && lock(&self.last_used).elapsed() > limit
     }
 
-    /// Ends what runs, what waits, and every stream.
+    /// Stops what runs without anybody who would see it, or for too long.
+    fn stop_what_is_over(&self, limits: Limits) {
+        let alone = self.listeners.load(Ordering::Relaxed) == 0 && lock(&self.last_used).elapsed() > limits.idle;
+        let mut pending = lock(&self.pending);
+        let Some(running) = pending.front_mut() else { return };
+        let since = *running.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > limits.command {
+            running.cancel.set();
+        }
+        if alone {
+            pending.iter().for_each(|pending| pending.cancel.set());
+        }
+    }
+
+    /// Ends what runs, what waits, and every stream. Nothing is queued after it: whoever queues looks, under the same lock,
+    /// whether it has ended.
     fn end(&self, engine: &Engine) {
-        lock(&self.pending).iter().for_each(Cancel::set);
-        engine.forget(self.id);
+        let pending = lock(&self.pending);
+        pending.iter().for_each(|pending| pending.cancel.set());
         lock(&self.log).ended = true;
+        engine.forget(self.id);
+        drop(pending);
         self.news.send_replace(());
     }
 }
@@ -167,14 +209,18 @@ impl Registry {
 
     fn seat(&self, key: &str) -> Result<Arc<Seat>, Refusal> {
         let seat = lock(&self.seats).get(key).cloned();
-        let seat =
-            seat.ok_or_else(|| Refusal::not_found("there is no such session; it may have been idle too long"))?;
+        let seat = seat.ok_or_else(no_such_session)?;
         seat.touch();
         Ok(seat)
     }
 
+    pub(super) fn count(&self) -> usize {
+        lock(&self.seats).len()
+    }
+
     pub(super) fn sweep(&self, settings: &Settings) {
         lock(&self.seats).retain(|_, seat| {
+            seat.stop_what_is_over(settings.limits);
             let idle = seat.is_idle(settings.limits.idle);
             if idle {
                 seat.end(&settings.engine);
@@ -182,6 +228,10 @@ impl Registry {
             !idle
         });
     }
+}
+
+fn no_such_session() -> Refusal {
+    Refusal::not_found("there is no such session; nobody listened to it for too long")
 }
 
 /// What these locks guard is whole between any two statements, so a panic elsewhere does not spoil it.
@@ -215,17 +265,21 @@ pub(super) async fn command(
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a request: {error}")))?;
     let mut pending = lock(&seat.pending);
     if request.command == Command::Cancel {
-        pending.front().inspect(|running| running.set());
+        pending.front().inspect(|running| running.cancel.set());
         return Ok(StatusCode::ACCEPTED);
     }
+    if lock(&seat.log).ended {
+        return Err(no_such_session());
+    }
     let limit = state.0.settings.limits.queue;
-    if pending.len() >= limit {
-        let message = format!("{limit} commands are waiting already");
+    if pending.len() >= limit || state.0.settings.engine.is_full() {
+        let message = format!("{} commands are waiting already", pending.len());
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
     }
     // Queued while `pending` is locked, so that both are in the same order.
     let cancel = Cancel::default();
-    pending.push_back(cancel.clone());
+    let since = pending.is_empty().then(Instant::now);
+    pending.push_back(Pending { cancel: cancel.clone(), since });
     state.0.settings.engine.run(seat.id, request, cancel, seat.clone());
     Ok(StatusCode::ACCEPTED)
 }
@@ -299,7 +353,8 @@ mod tests {
     use super::*;
 
     fn log(events: impl IntoIterator<Item = Event>) -> Log {
-        let mut log = Log { kept: VecDeque::new(), capacity: 3, last_number: 0, ended: false };
+        let bytes = [1 << 20, 0];
+        let mut log = Log { kept: VecDeque::new(), capacity: 3, bytes, last_number: 0, ended: false };
         events.into_iter().for_each(|event| log.push(&Reply { id: 1, event }));
         log
     }
@@ -315,6 +370,18 @@ mod tests {
         check(&log([progress(), progress(), progress(), progress()]), &[2, 3, 4]);
         check(&log([Event::Cancelled, progress(), Event::Cancelled, Event::Cancelled]), &[1, 3, 4]);
         check(&log(std::iter::repeat_n(Event::Cancelled, 5)), &[3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_its_bytes_too() {
+        let mut log = Log { kept: VecDeque::new(), capacity: 1000, bytes: [1000, 0], last_number: 0, ended: false };
+        for n in 0..100 {
+            log.push(&Reply { id: n, event: Event::Failed(rectify_protocol::Failure::bad_input("x".repeat(200))) });
+            assert!(log.bytes[1] <= 1000 && log.kept.len() < 5, "{:?}", log.bytes);
+            assert_eq!(log.bytes[1], log.kept.iter().map(|kept| kept.json.len()).sum::<usize>());
+        }
+        log.push(&Reply { id: 100, event: Event::Failed(rectify_protocol::Failure::bad_input("x".repeat(5000))) });
+        assert_eq!(log.kept.len(), 1, "the newest is kept whatever it weighs");
     }
 
     #[test]
