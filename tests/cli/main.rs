@@ -9,3 +9,4 @@ mod merge;
 #[cfg(unix)]
 mod serve;
 mod sweep;
+mod trace;
