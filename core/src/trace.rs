@@ -194,6 +194,22 @@ pub async fn deviation(model: &Model, tokenizer: &Tokenizer, texts: &[String]) -
     Err(Error::NotFinite { what: "the deviation of the subjects' embeddings".into(), hint: String::new() })
 }
 
+/// The standard deviation of a trace's noise.
+///
+/// # Errors
+///
+/// As [`deviation`].
+pub async fn sigma(model: &Model, tokenizer: &Tokenizer, spec: &TraceSpec) -> Result<f64> {
+    match spec.noise {
+        Noise::Sigma(sigma) => Ok(sigma),
+        Noise::Deviations(n) => {
+            let own = std::slice::from_ref(&spec.subject);
+            let texts = if spec.subjects.is_empty() { own } else { &spec.subjects };
+            Ok(n * deviation(model, tokenizer, texts).await?)
+        }
+    }
+}
+
 /// Traces what a model says after a prompt; it carries so many edits.
 pub(crate) async fn trace(
     of: &LoadedModel,
@@ -208,13 +224,7 @@ pub(crate) async fn trace(
     check_size(model, ids.len(), spec.samples)?;
     let start = spec.prompt.find(&spec.subject).expect("validated");
     let subject = tokenizer.tokens_of(&spec.prompt, start..start + spec.subject.len())?;
-    let sigma = match spec.noise {
-        Noise::Sigma(sigma) => sigma,
-        Noise::Deviations(n) => {
-            let own = std::slice::from_ref(&spec.subject);
-            n * deviation(model, tokenizer, if spec.subjects.is_empty() { own } else { &spec.subjects }).await?
-        }
-    };
+    let sigma = sigma(model, tokenizer, &spec).await?;
     let noise = noise(model, [spec.samples, subject.len()], sigma, spec.seed);
     let corrupted = Corrupted::new(model, &ids, subject.clone(), noise).await?;
     let (mut done, total) = (0, RESTORED.len() * ids.len() * model.shape().layers);

@@ -1,10 +1,11 @@
-//! A causal trace as three heat maps side by side: Figure 1 e to g of ROME, <https://arxiv.org/abs/2202.05262>.
+//! Causal traces as three heat maps side by side: Figure 1 e to g of ROME, <https://arxiv.org/abs/2202.05262>, and of means
+//! over facts its Figure 2.
 
 use plotters::{
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
-use rectify_protocol::TraceReport;
+use rectify_protocol::{TraceAverage, TraceReport};
 
 use crate::draw::{Area, Drawn, LETTERS, svg, text};
 
@@ -32,39 +33,45 @@ struct Map<'a> {
     range: [f64; 2],
 }
 
-/// The three maps with their tokens, to stand alone. A token of the subject has a star behind it.
+/// The three maps of a trace with its tokens, to stand alone. A token of the subject has a star behind it.
 pub fn picture(report: &TraceReport) -> String {
-    let labels = report.labels();
+    let TraceReport { spec, answer, high, low, .. } = report;
+    let prompt = spec.prompt.escape_debug();
+    let title = format!("{prompt} → {answer:?}: p = {high:.3}, with noise on the subject {low:.3}");
+    svg_of(&title, &report.labels(), maps(report.maps(), *low, spec.window))
+}
+
+/// The same of means over facts.
+pub fn average(average: &TraceAverage, window: usize) -> String {
+    let TraceAverage { facts, high, low, rows, .. } = average;
+    let title = format!("Mean over {facts} facts: p = {high:.3}, with noise on the subject {low:.3}");
+    svg_of(&title, rows, maps(average.maps(), *low, window))
+}
+
+fn maps<'a>(maps: [(&'static str, &'a [Vec<f64>]); 3], low: f64, window: usize) -> [Map<'a>; 3] {
+    let mut colours = COLOURS.into_iter();
+    maps.map(|(name, rows)| {
+        let below = if name == "state" { "layer".into() } else { format!("centre of {window} layers") };
+        let most = rows.iter().flatten().copied().fold(low, f64::max);
+        let colours = colours.next().expect("as many as maps");
+        Map { title: format!("restored: {name}"), below, rows, colours, range: [low, most] }
+    })
+}
+
+fn svg_of(title: &str, labels: &[String], maps: [Map<'_>; 3]) -> String {
     let letters = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0) as i32;
     let left = MARGIN + letters * LETTERS as i32 * 6 / 10;
-    let layers = report.states.first().map_or(0, Vec::len).max(1) as i32;
+    let layers = maps[0].rows.first().map_or(0, Vec::len).max(1) as i32;
     let cell = (280 / layers).clamp(4, 24);
     let panel = cell * layers + BAR;
     let size = (left + 3 * panel, TITLE + ABOVE + ROW * labels.len() as i32 + BELOW);
     svg((size.0.max(560) as u32, size.1 as u32), |area| {
-        area.draw(&Text::new(title(report), (MARGIN, 10), text(LETTERS + 2)))?;
-        for (i, label) in (0..).zip(&labels) {
-            let width = area.estimate_text_size(label, &text(LETTERS - 1))?.0 as i32;
-            let at = (left - 6 - width, TITLE + ABOVE + i * ROW + 2);
-            area.draw(&Text::new(label.clone(), at, text(LETTERS - 1)))?;
+        area.draw(&Text::new(title.to_owned(), (MARGIN, 10), text(LETTERS + 2)))?;
+        let beside = text(LETTERS - 1).pos(Pos::new(HPos::Right, VPos::Top));
+        for (i, label) in (0..).zip(labels) {
+            area.draw(&Text::new(label.clone(), (left - 6, TITLE + ABOVE + i * ROW + 3), beside.clone()))?;
         }
-        (0..).zip(maps(report)).try_for_each(|(i, map)| draw(area, &map, left + i * panel, cell))
-    })
-}
-
-fn title(report: &TraceReport) -> String {
-    let TraceReport { spec, answer, high, low, .. } = report;
-    format!("{} → {answer:?}: p = {high:.3}, with noise on the subject {low:.3}", spec.prompt.escape_debug())
-}
-
-fn maps(report: &TraceReport) -> impl Iterator<Item = Map<'_>> {
-    report.maps().into_iter().zip(COLOURS).map(|((name, rows), colours)| {
-        let below = match name {
-            "state" => "layer".into(),
-            _ => format!("centre of {} layers", report.spec.window),
-        };
-        let most = rows.iter().flatten().copied().fold(report.low, f64::max);
-        Map { title: format!("restored: {name}"), below, rows, colours, range: [report.low, most] }
+        (0..).zip(&maps).try_for_each(|(i, map)| draw(area, map, left + i * panel, cell))
     })
 }
 
@@ -152,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn means_are_drawn_by_the_same_hand() {
+        let svg = average(&TraceAverage::of(&[report("Ada"), report("Ida")]), 2);
+        for part in ["Mean over 2 facts", "first subject token", "last token", "restored: MLP"] {
+            assert!(svg.contains(part), "{svg}\nlacks {part}");
+        }
+    }
+
+    #[test]
     fn a_token_is_text_whatever_it_holds() {
         let svg = picture(&report("</text><script>\n\u{0}"));
         assert!(!svg.contains("<script>") && !svg.contains('\u{0}'), "{svg}");
@@ -161,7 +176,7 @@ mod tests {
     #[test]
     fn colours_run_from_what_noise_leaves_to_the_most_that_comes_back() {
         let report = report("Ada");
-        let map = maps(&report).next().expect("three");
+        let [map, ..] = maps(report.maps(), report.low, 2);
         let colour = |[r, g, b]: [u8; 3]| RGBColor(r, g, b);
         let [light, middle, dark] = COLOURS[0].map(colour);
         for (p, expected) in [(0.0, light), (0.1, light), (0.3, middle), (0.5, dark), (1.0, dark)] {

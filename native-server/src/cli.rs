@@ -275,6 +275,7 @@ mod tests {
         check_usage("rectify stats --model M --text FILE --layers 4,5 --tokens 100 --out DIR", &[]);
         check_usage("rectify eval --model M --tasks nli,ner --data DIR --limit 9 --edits DIR --json", &[]);
         check_usage("rectify trace --model M --prompt P --subject S", &[]);
+        check_usage("rectify trace --model M --facts F --index 0..3 --out D", &[]);
         check_usage(
             "rectify trace --model M --prompt P --subject S --samples 3 --noise s2.5 --facts F --window 4",
             &[],
@@ -333,6 +334,9 @@ mod tests {
         check_usage(&train("--validation V --lr fast"), &["--lr", "fast"]);
         check_usage("rectify mend", &["train"]);
         check_usage("rectify trace --model M --prompt P", &["--subject"]);
+        check_usage("rectify trace --model M --subject S --facts F", &["--prompt"]);
+        check_usage("rectify trace --model M", &["--prompt"]);
+        check_usage("rectify trace --model M --prompt P --subject S --index 3", &["--facts"]);
         for noise in ["x", "s", "s-1", "NaN"] {
             check_usage(
                 &format!("rectify trace --model M --prompt P --subject S --noise {noise}"),

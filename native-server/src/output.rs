@@ -23,7 +23,7 @@ pub enum Kind {
     Moments,
     /// `report.json` and `samples.TASK.jsonl`. A new result replaces an old one.
     Eval,
-    /// `trace.json` and `trace.svg`. A new result replaces an old one.
+    /// `trace.json`, `trace.svg` and `traces.jsonl`. A new result replaces an old one.
     Trace,
     /// A model: only into a new or empty folder.
     Model,
@@ -34,7 +34,7 @@ impl Kind {
         match self {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
             Self::Eval => name == REPORT || name.starts_with("samples.") && name.ends_with(".jsonl"),
-            Self::Trace => [TRACE, "trace.svg"].contains(&name),
+            Self::Trace => [TRACE, "trace.svg", "traces.jsonl"].contains(&name),
             Self::Moments => name.starts_with("moment.") && name.ends_with(".safetensors"),
             Self::Model => false,
         }

@@ -53,4 +53,4 @@ pub use spec::{
 };
 pub use sweep::{Cell, Key, Measured, Row, SweepSpec, TextScores};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};
-pub use trace::{Noise, TraceReport, TraceSpec};
+pub use trace::{Noise, TraceAverage, TraceReport, TraceSpec};

@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,27 @@ pub struct TraceReport {
     pub attention: Vec<Vec<f64>>,
 }
 
+/// Means over the traces of several facts, by what their tokens are to the subject: Figure 2 of ROME.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceAverage {
+    /// How many facts.
+    pub facts: usize,
+    /// Mean of [`TraceReport::high`].
+    pub high: f64,
+    /// Mean of [`TraceReport::low`].
+    pub low: f64,
+    /// Each row of the maps that some fact has a token for, of [`TraceAverage::ROWS`].
+    pub rows: Vec<String>,
+    /// Of how many tokens each row is the mean.
+    pub tokens: Vec<usize>,
+    /// Means of [`TraceReport::states`], `[row][layer]`.
+    pub states: Vec<Vec<f64>>,
+    /// Means of [`TraceReport::mlp`].
+    pub mlp: Vec<Vec<f64>>,
+    /// Means of [`TraceReport::attention`].
+    pub attention: Vec<Vec<f64>>,
+}
+
 impl Default for TraceSpec {
     /// Of nothing yet, with the numbers of ROME's authors.
     fn default() -> Self {
@@ -120,6 +141,62 @@ impl TraceReport {
     pub fn maps(&self) -> [(&'static str, &[Vec<f64>]); 3] {
         [("state", &self.states), ("MLP", &self.mlp), ("attention", &self.attention)]
     }
+
+    /// The tokens that belong to each of [`TraceAverage::ROWS`]. As released, a subject of one token is both its first and
+    /// its last, and a single token behind it both the first and the last there.
+    fn by_row(&self) -> [Range<usize>; 6] {
+        let ([start, end], all) = (self.subject, self.tokens.len());
+        [
+            start..start + 1,
+            start + 1..(end - 1).max(start + 1),
+            end - 1..end,
+            end..all.min(end + 1),
+            (end + 1).min(all)..(all - 1).max(end + 1).min(all),
+            (all - 1).max(end)..all,
+        ]
+    }
+}
+
+impl TraceAverage {
+    /// What a row stands for.
+    pub const ROWS: [&str; 6] = [
+        "first subject token",
+        "middle subject tokens",
+        "last subject token",
+        "first subsequent token",
+        "further tokens",
+        "last token",
+    ];
+
+    /// The means over traces of one model, of which there must be at least one: each token counts once in its row.
+    pub fn of(reports: &[TraceReport]) -> Self {
+        let mean = |of: fn(&TraceReport) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let count = |row: usize| reports.iter().map(|report| report.by_row()[row].len()).sum::<usize>();
+        let rows: Vec<usize> = (0..Self::ROWS.len()).filter(|row| count(*row) > 0).collect();
+        let map = |of: fn(&TraceReport) -> &Vec<Vec<f64>>| rows.iter().map(|row| mean_of(reports, of, *row)).collect();
+        Self {
+            facts: reports.len(),
+            high: mean(|report| report.high),
+            low: mean(|report| report.low),
+            rows: rows.iter().map(|row| Self::ROWS[*row].to_owned()).collect(),
+            tokens: rows.iter().map(|row| count(*row)).collect(),
+            states: map(|report| &report.states),
+            mlp: map(|report| &report.mlp),
+            attention: map(|report| &report.attention),
+        }
+    }
+
+    /// The three maps with what was put back in each.
+    pub fn maps(&self) -> [(&'static str, &[Vec<f64>]); 3] {
+        [("state", &self.states), ("MLP", &self.mlp), ("attention", &self.attention)]
+    }
+}
+
+/// The mean over all tokens of one row of [`TraceAverage::ROWS`], layer by layer.
+fn mean_of(reports: &[TraceReport], of: fn(&TraceReport) -> &Vec<Vec<f64>>, row: usize) -> Vec<f64> {
+    let tokens: Vec<&Vec<f64>> = reports.iter().flat_map(|report| &of(report)[report.by_row()[row].clone()]).collect();
+    let layers = tokens.first().map_or(0, |token| token.len());
+    (0..layers).map(|layer| tokens.iter().map(|token| token[layer]).sum::<f64>() / tokens.len() as f64).collect()
 }
 
 impl fmt::Display for Noise {
@@ -189,6 +266,50 @@ mod tests {
         for text in ["", "s", "-1", "s-1", "NaN", "inf", "u3", "m"] {
             assert!(text.parse::<Noise>().unwrap_err().contains("neither a number"), "{text}");
         }
+    }
+
+    /// Of as many tokens, with the subject's from one to before another; a map holds the tokens' numbers.
+    fn report(tokens: usize, subject: [usize; 2]) -> TraceReport {
+        let map: Vec<Vec<f64>> = (0..tokens).map(|token| vec![token as f64, 0.5]).collect();
+        TraceReport {
+            spec: spec(),
+            edits: 0,
+            sigma: 0.1,
+            answer: String::new(),
+            answer_id: 0,
+            high: 0.9,
+            low: tokens as f64 / 100.0,
+            tokens: vec![String::new(); tokens],
+            subject,
+            states: map.clone(),
+            mlp: map.clone(),
+            attention: map,
+        }
+    }
+
+    #[track_caller]
+    fn check_rows(tokens: usize, subject: [usize; 2], expected: [&[usize]; 6]) {
+        let found = report(tokens, subject).by_row().map(Iterator::collect::<Vec<_>>);
+        assert_eq!(found, expected.map(<[usize]>::to_vec), "{tokens} {subject:?}");
+    }
+
+    #[test]
+    fn tokens_are_averaged_by_what_they_are_to_the_subject() {
+        check_rows(9, [1, 5], [&[1], &[2, 3], &[4], &[5], &[6, 7], &[8]]);
+        check_rows(4, [0, 2], [&[0], &[], &[1], &[2], &[], &[3]]);
+        check_rows(3, [1, 2], [&[1], &[], &[1], &[2], &[], &[2]]);
+        check_rows(2, [0, 1], [&[0], &[], &[0], &[1], &[], &[1]]);
+        check_rows(2, [0, 2], [&[0], &[], &[1], &[], &[], &[]]);
+        check_rows(1, [0, 1], [&[0], &[], &[0], &[], &[], &[]]);
+
+        let average = TraceAverage::of(&[report(9, [1, 5]), report(4, [0, 2])]);
+        assert_eq!(average.rows, TraceAverage::ROWS);
+        assert_eq!(average.tokens, [2, 2, 2, 2, 2, 2]);
+        let expected = [0.5, 2.5, 2.5, 3.5, 6.5, 5.5].map(|mean| vec![mean, 0.5]);
+        assert_eq!(average.states, expected);
+        assert_eq!((average.facts, average.low), (2, 0.065));
+        let rows = TraceAverage::of(&[report(2, [0, 1])]).rows;
+        assert_eq!(rows, ["first subject token", "last subject token", "first subsequent token", "last token"]);
     }
 
     #[test]

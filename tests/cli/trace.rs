@@ -77,8 +77,50 @@ fn an_edited_model_is_traced_as_it_is() {
     let after = traced(&["--samples", "2", "--json", "--edits", &edited]);
     let before = traced(&["--samples", "2", "--json"]);
     assert_eq!((before["edits"].as_u64(), after["edits"].as_u64()), (Some(0), Some(1)));
-    assert_eq!(after["answer"], " English");
     assert_ne!(before["high"], after["high"]);
+    let asked = document(&["ask", "--model", &model, "--prompt", PROMPT, "--top", "1", "--json", "--edits", &edited]);
+    assert_eq!(after["answer"], asked["top"][0][0]);
+    assert!((number(&after["high"]) - number(&asked["top"][0][1])).abs() < 1e-6, "{}", asked["top"]);
+}
+
+#[test]
+fn the_mean_over_facts_is_that_of_the_facts_which_the_model_knows() {
+    let desk = Desk::new(&fact());
+    let facts = format!("{}/../static/facts/demo_counterfact.json", env!("CARGO_MANIFEST_DIR"));
+    let (model, out) = (demo(), desk.text("out"));
+    let few = ["--samples", "2", "--window", "3", "--json"];
+    let all = ["trace", "--model", &model, "--facts", &facts, "--index", "1..5", "--out", &out];
+    let found = document(&[&all[..], &few].concat());
+    let lines = fs::read_to_string(desk.path("out/traces.jsonl")).expect("reads");
+    let traces: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let records: Vec<&Value> = traces.iter().map(|trace| &trace["record"]).collect();
+    assert!(!traces.is_empty());
+    assert_eq!(found["records"].as_array().expect("records").iter().collect::<Vec<_>>(), records);
+    assert_eq!(found["facts"], traces.len());
+    let mean = |of: &dyn Fn(&Value) -> f64| traces.iter().map(of).sum::<f64>() / traces.len() as f64;
+    let check = |ours: &Value, expected: f64| assert!((number(ours) - expected).abs() < 1e-12, "{ours} {expected}");
+    check(&found["high"], mean(&|trace| number(&trace["high"])));
+    let last_of_subject = |trace: &Value| {
+        let end = trace["subject"][1].as_u64().expect("a number") as usize;
+        number(&trace["mlp"][end - 1][0])
+    };
+    let row = found["rows"].as_array().expect("rows").iter().position(|row| row == "last subject token");
+    check(&found["mlp"][row.expect("every fact has one")][0], mean(&last_of_subject));
+
+    // One of them by itself, with the same noise.
+    let text = |name: &str| traces[0]["spec"][name].as_str().expect("text").to_owned();
+    let sigma = found["sigma"].to_string();
+    let alone = document(&trace(&model, &text("prompt"), &text("subject"), &[&few[..], &["--noise", &sigma]].concat()));
+    assert_eq!(alone["states"], traces[0]["states"]);
+
+    let picture = fs::read_to_string(desk.path("out/trace.svg")).expect("reads");
+    check_said(&picture, &["last subject token", "last token", "restored: attention"]);
+    let output = rectify(&[&all[..6], &["1..3", "--samples", "2", "--window", "3"]].concat());
+    check_said(&String::from_utf8_lossy(&output.stdout), &["of 2 facts", "last subject token", "windows of 3"]);
+    // Of a fact that the tiny model does not know nothing is a mean.
+    let model = golden("gpt2-tiny");
+    let none = ["trace", "--model", &model, "--facts", &facts, "--index", "0", "--samples", "2"];
+    check_refused(&none, &["the true object of none of the 1 facts"]);
 }
 
 #[test]
