@@ -21,10 +21,12 @@ mod linalg;
 pub mod metrics;
 pub mod model;
 mod play;
+mod random;
 mod read;
 mod session;
 pub mod task;
 pub mod tokenizer;
+pub mod trace;
 
 pub use answer::{Answered, Batches, Reply, answer};
 pub use error::{Error, Result};

@@ -24,6 +24,7 @@ use crate::{
     model::{LoadedModel, Model, floats, hex, metadata, open},
     read::read,
     task::Records,
+    trace,
 };
 
 /// An edit that the session does not carry yet.
@@ -148,6 +149,11 @@ impl Session {
                 ability::evaluate(&opened.loaded, model, edits, &records, watch).await.map(Event::Evaluated)
             }
             Command::Play(play) => Ok(Event::Played(Box::new(self.play(*play, watch).await?))),
+            Command::Trace(spec) => {
+                let Opened { loaded, history, .. } = self.opened()?;
+                let traced = trace::trace(loaded, history.now(), history.len(), spec, watch).await?;
+                Ok(Event::Traced(Box::new(traced)))
+            }
             Command::Undo => {
                 let history = &mut self.opened_mut()?.history;
                 history.undo()?;

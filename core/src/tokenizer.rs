@@ -1,5 +1,7 @@
 //! Text and token ids: where a subject ends, and which tokens an answer is.
 
+use std::ops::Range;
+
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
@@ -140,6 +142,28 @@ impl Tokenizer {
         let last = encoding.get_offsets().iter().rposition(|(from, _)| *from < end);
         let last = last.ok_or_else(|| Error::bad_input(format!("{:?} has no tokens in {text:?}", &text[..end])))?;
         Ok(self.begin.len() + last)
+    }
+
+    /// Which of a text's tokens hold its bytes `range`, whole or in part: indices into [`Self::encode`]'s.
+    ///
+    /// # Errors
+    ///
+    /// When none does.
+    pub fn tokens_of(&self, text: &str, range: Range<usize>) -> Result<Range<usize>> {
+        let encoding = guarded(|| self.inner.encode(text, false).map_err(|error| cannot_tokenize(text, &error)))?;
+        let offsets = encoding.get_offsets();
+        let first = offsets.iter().position(|(_, to)| *to > range.start);
+        let last = offsets.iter().rposition(|(from, _)| *from < range.end);
+        match first.zip(last) {
+            Some((first, last)) if first <= last => Ok(self.begin.len() + first..self.begin.len() + last + 1),
+            _ => Err(Error::bad_input(format!("{:?} has no tokens in {text:?}", &text[range]))),
+        }
+    }
+
+    /// One token's text, or its name where it is special.
+    pub fn token(&self, id: u32) -> Result<String> {
+        let text = self.decode(&[id])?;
+        Ok(if text.is_empty() { self.inner.id_to_token(id).unwrap_or_default() } else { text })
     }
 
     /// The text of `ids`, without special tokens.
@@ -299,6 +323,21 @@ mod tests {
         for (end, token) in [(1, 1), (4, 2), (6, 3), (8, 4)] {
             assert_eq!(tokenizer.token_before(text, end).unwrap(), token, "{:?}", &text[..end]);
         }
+    }
+
+    #[test]
+    fn a_subject_s_tokens_are_all_that_hold_a_letter_of_it() {
+        let tokenizer = sentence_pieces(|_| {});
+        // <s> ▁a ▁in ▁Z ü, and a letter without a piece as three bytes.
+        let text = "a in Zü";
+        for (range, tokens) in [(0..1, 1..2), (2..4, 2..3), (5..8, 3..5), (6..8, 4..5), (0..8, 1..5)] {
+            assert_eq!(tokenizer.tokens_of(text, range.clone()).unwrap(), tokens, "{:?}", &text[range]);
+        }
+        assert_eq!(tokenizer.tokens_of("a 生", 2..5).unwrap(), 3..6);
+        assert!(tokenizer.tokens_of("", 0..0).is_err());
+        let ids = tokenizer.encode("a in").unwrap();
+        let tokens: Vec<String> = ids.iter().map(|id| tokenizer.token(*id).unwrap()).collect();
+        assert_eq!(tokens, ["<s>", "▁a", "▁in"]);
     }
 
     #[test]

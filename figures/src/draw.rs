@@ -15,12 +15,12 @@ const GREY: RGBColor = RGBColor(0x80, 0x7c, 0x74);
 /// Of what the paper says.
 const PAPER: RGBColor = RGBColor(0x9a, 0x96, 0x8e);
 /// Of the letters, in pixels.
-const LETTERS: u32 = 13;
+pub(crate) const LETTERS: u32 = 13;
 const PANEL_HEIGHT: u32 = 230;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// One panel.
 pub fn panel(panel: &Panel) -> String {
@@ -45,7 +45,7 @@ pub fn figure(figure: &Figure) -> String {
     })
 }
 
-fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
+pub(crate) fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -162,7 +162,7 @@ fn draw_legend(area: &Area<'_>, figure: &Figure) -> Drawn {
     Ok(())
 }
 
-fn text(size: u32) -> TextStyle<'static> {
+pub(crate) fn text(size: u32) -> TextStyle<'static> {
     TextStyle::from(("sans-serif", size).into_font()).color(&GREY)
 }
 

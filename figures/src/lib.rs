@@ -12,6 +12,7 @@ pub mod html;
 pub mod paper;
 mod study;
 pub mod table;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

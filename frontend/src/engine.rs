@@ -258,6 +258,7 @@ fn name(command: &Command) -> &'static str {
         Command::Changes => "changes",
         Command::Evaluate { .. } => "evaluate",
         Command::Play(_) => "play",
+        Command::Trace(_) => "trace",
         Command::Undo => "undo",
         Command::Cancel => "cancel",
     }

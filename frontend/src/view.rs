@@ -180,6 +180,7 @@ pub fn progress_words(doing: &str, progress: Option<&Progress>) -> String {
         Some(Progress::Planning { done, total }) => format!("Planning the change: {done} of {total}"),
         Some(Progress::Applying) => "Changing the weights".into(),
         Some(Progress::Asking { .. }) => "Asking the model its tasks".into(),
+        Some(Progress::Tracing { done, total }) => format!("Restoring states: {done} of {total}"),
         Some(Progress::Playing(_) | Progress::Row(_)) => "Writing facts one after another".into(),
         None => match doing {
             "load" => "Looking for the model",
@@ -197,9 +198,9 @@ pub fn progress_share(progress: Option<&Progress>) -> Option<f64> {
     let share = |done: f64, all: f64| (all > 0.0).then(|| (done / all).clamp(0.0, 1.0));
     match progress? {
         Progress::Fetching { done, total, .. } => share(*done as f64, (*total)? as f64),
-        Progress::SamplingContexts { done, total } | Progress::Planning { done, total } => {
-            share(*done as f64, *total as f64)
-        }
+        Progress::SamplingContexts { done, total }
+        | Progress::Planning { done, total }
+        | Progress::Tracing { done, total } => share(*done as f64, *total as f64),
         Progress::Optimizing { step, steps, .. } => share((step.step + 1) as f64, *steps as f64),
         Progress::Asking { done, total, .. } => share(*done as f64, *total as f64),
         Progress::Preparing

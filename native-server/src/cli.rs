@@ -14,6 +14,7 @@ mod serve;
 mod settings;
 mod stats;
 mod sweep;
+mod trace;
 
 use std::{io::Write, path::PathBuf};
 
@@ -70,6 +71,8 @@ enum Subcommands {
     Ask(ask::Args),
     /// Write facts into a model and measure before and after
     Edit(edit::Args),
+    /// Find the states that carry what a model says: causal tracing
+    Trace(trace::Args),
     /// Run the eight tasks on a model, edited or not
     Eval(eval::Args),
     /// Measure a grid of editors, regularizers and seeds; resumes after a stop
@@ -102,6 +105,7 @@ impl Subcommands {
         match self {
             Self::Ask(_)
             | Self::Edit(_)
+            | Self::Trace(_)
             | Self::Eval(_)
             | Self::Sweep(_)
             | Self::Stats(_)
@@ -118,13 +122,14 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     for (flag, given) in [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default())] {
         if given && !cli.command.reads_a_model() {
             return Err(Failure::bad_input(format!(
-                "{flag} is for commands that read a model: ask, edit, eval, sweep, stats, mend, delta"
+                "{flag} is for commands that read a model: ask, edit, trace, eval, sweep, stats, mend, delta"
             )));
         }
     }
     match cli.command {
         Subcommands::Ask(args) => ask::run(&args, place, out),
         Subcommands::Edit(args) => edit::run(&args, place, out),
+        Subcommands::Trace(args) => trace::run(&args, place, out),
         Subcommands::Eval(args) => eval::run(&args, place, out),
         Subcommands::Sweep(args) => sweep::run(&args, place, out),
         Subcommands::Report(args) => report::run(&args, out),
@@ -292,6 +297,16 @@ mod tests {
         check_usage("rectify edit --model M --facts F --method memit --layer 3,4,5 --mode batch --allow-harm", &[]);
         check_usage("rectify stats --model M --text FILE --layers 4,5 --tokens 100 --out DIR", &[]);
         check_usage("rectify eval --model M --tasks nli,ner --data DIR --limit 9 --edits DIR --json", &[]);
+        check_usage("rectify trace --model M --prompt P --subject S", &[]);
+        check_usage("rectify trace --model M --facts F --index 0..3 --out D", &[]);
+        check_usage(
+            "rectify trace --model M --prompt P --subject S --samples 3 --noise s2.5 --facts F --window 4",
+            &[],
+        );
+        check_usage(
+            "rectify trace --model M --prompt P --subject S --noise 0.1 --seed 1 --edits E --out D --json",
+            &[],
+        );
         check_usage("rectify sweep ONE.toml TWO.toml --out DIR --report", &[]);
         check_usage("rectify report DIR --title T", &[]);
         check_usage("rectify edit --model M --facts F --method mend --hypernetwork FILE --set released=true", &[]);
@@ -346,6 +361,16 @@ mod tests {
         check_usage(&train("--validation V --steps 0"), &["--steps", "0"]);
         check_usage(&train("--validation V --lr fast"), &["--lr", "fast"]);
         check_usage("rectify mend", &["train"]);
+        check_usage("rectify trace --model M --prompt P", &["--subject"]);
+        check_usage("rectify trace --model M --subject S --facts F", &["--prompt"]);
+        check_usage("rectify trace --model M", &["--prompt"]);
+        check_usage("rectify trace --model M --prompt P --subject S --index 3", &["--facts"]);
+        for noise in ["x", "s", "s-1", "NaN"] {
+            check_usage(
+                &format!("rectify trace --model M --prompt P --subject S --noise {noise}"),
+                &["--noise", noise],
+            );
+        }
         check_usage("rectify data fetch gsm8k", &["--out"]);
         check_usage("rectify edits", &["unrecognized subcommand"]);
     }

@@ -23,6 +23,8 @@ pub enum Kind {
     Moments,
     /// `report.json` and `samples.TASK.jsonl`. A new result replaces an old one.
     Eval,
+    /// `trace.json`, `trace.svg` and `traces.jsonl`. A new result replaces an old one.
+    Trace,
     /// A model: only into a new or empty folder.
     Model,
 }
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
             Self::Eval => name == REPORT || name.starts_with("samples.") && name.ends_with(".jsonl"),
+            Self::Trace => [TRACE, "trace.svg", "traces.jsonl"].contains(&name),
             Self::Moments => name.starts_with("moment.") && name.ends_with(".safetensors"),
             Self::Model => false,
         }
@@ -40,6 +43,9 @@ impl Kind {
 
 /// The file that says what an edit did; a folder with it is an earlier result.
 pub const REPORT: &str = "report.json";
+
+/// What was traced.
+pub const TRACE: &str = "trace.json";
 
 /// A folder of results that is being written. Dropping it without [`OutDir::commit`] leaves no trace.
 #[derive(Debug)]
@@ -125,7 +131,7 @@ impl OutDir {
     }
 
     fn move_files(&self) -> std::io::Result<()> {
-        if matches!(self.kind, Kind::Edit | Kind::Eval) {
+        if matches!(self.kind, Kind::Edit | Kind::Eval | Kind::Trace) {
             // The report goes first, so that no old report ever lies beside new deltas.
             let mut old: Vec<_> = names(&self.target)?.into_iter().filter(|name| self.kind.is_own(name)).collect();
             old.sort_by_key(|name| name != REPORT);

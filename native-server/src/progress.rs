@@ -92,6 +92,7 @@ fn describe(progress: &Progress) -> (String, u64, u64) {
         Progress::Planning { done, total } => ("planning the update".into(), *done as u64, *total as u64),
         Progress::Applying => ("applying the update".into(), 1, 1),
         Progress::Asking { task, done, total } => (format!("asking {task}"), *done as u64, *total as u64),
+        Progress::Tracing { done, total } => ("restoring states".into(), *done as u64, *total as u64),
         Progress::Playing(_) | Progress::Row(_) => ("writing facts one after another".into(), 0, 1),
     }
 }

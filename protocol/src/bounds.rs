@@ -21,6 +21,10 @@ pub const FACTS: usize = 50_000;
 pub const RECORDS: usize = 1_000_000;
 /// Tokens of a continuation.
 pub const TOKENS: usize = 1 << 20;
+/// Corrupted runs of one trace; ROME takes 10.
+pub const SAMPLES: usize = 1_000;
+/// Tokens of a trace's corrupted runs together: each layer's states and what it has seen are kept of all of them.
+pub const TRACED: usize = 4_096;
 /// Candidates for the next token: all of the largest vocabulary.
 pub const CANDIDATES: usize = 1 << 20;
 /// Points on one axis of a grid: seeds, regularizers, numbers of edits.

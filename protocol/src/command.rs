@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{EditSpec, Fact, Play, Regularizer};
+use crate::{EditSpec, Fact, Play, Regularizer, TraceSpec};
 
 /// A command and the number its events will carry. Numbers are the asker's and grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub enum Command {
     },
     /// Write facts one after another beside the session's own edits, and measure. Ends in [`crate::Event::Played`].
     Play(Box<Play>),
+    /// Find which states of the model as it is now carry what it says after a prompt. Ends in [`crate::Event::Traced`].
+    Trace(TraceSpec),
     /// Take back the latest edit. Ends in [`crate::Event::Undone`].
     Undo,
     /// Drop the command that runs. It ends in [`crate::Event::Cancelled`] and has changed nothing.

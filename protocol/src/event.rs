@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Ability, Answer, Cell, EditReport, FactReport, Failure, ModelInfo, PlayReport, Row, Step, WeightChange};
+use crate::{
+    Ability, Answer, Cell, EditReport, FactReport, Failure, ModelInfo, PlayReport, Row, Step, TraceReport, WeightChange,
+};
 
 /// An event and the request it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub enum Event {
     Evaluated(Ability),
     /// Facts were written one after another, beside the session's own edits.
     Played(Box<PlayReport>),
+    /// States were put back into corrupted runs.
+    Traced(Box<TraceReport>),
     /// The latest edit is gone.
     Undone {
         /// How many edits remain.
@@ -99,6 +103,13 @@ pub enum Progress {
         /// Prompts so far.
         done: usize,
         /// Prompts in all.
+        total: usize,
+    },
+    /// States are put back into corrupted runs: states so far and in all.
+    Tracing {
+        /// States so far.
+        done: usize,
+        /// States in all.
         total: usize,
     },
     /// What the rows of a play are about, before the first.

@@ -66,52 +66,17 @@ impl Fact {
     /// prompt is the subject alone, or the subject does not occur exactly once in it.
     pub fn validate(&self) -> Result<(), Failure> {
         for (field, text) in [("subject", &self.subject), ("prompt", &self.prompt), ("target_new", &self.target_new)] {
-            if text.trim().is_empty() {
-                return Err(Failure::bad_field(field, "is empty"));
-            }
+            not_blank(field, text)?;
         }
         if self.target_true.as_ref().is_some_and(|target| target.trim().is_empty()) {
             return Err(Failure::bad_field("target_true", "is empty; leave it out where it is unknown"));
         }
         self.check_bounds()?;
-        let wrong = |field: &str, message: String| {
-            Err(Failure { field: Some(field.to_owned()), ..Failure::bad_input(message) })
-        };
-        if self.subject.trim() != self.subject {
-            return wrong(
-                "subject",
-                format!(
-                    "the subject {:?} begins or ends with a space; without it the subject's last token is edited, with \
-                     it the next word's",
-                    self.subject
-                ),
-            );
-        }
         if self.prompt.trim() == self.subject {
             let problem = "is nothing but the subject; it must ask something of it";
-            return wrong("prompt", format!("the prompt {:?} {problem}", self.prompt));
+            return Err(wrong("prompt", format!("the prompt {:?} {problem}", self.prompt)));
         }
-        match self.prompt.matches(self.subject.as_str()).count() {
-            1 => {}
-            0 => {
-                let (subject, prompt) = (&self.subject, &self.prompt);
-                let hint = if prompt.contains("{}") { "; write the subject in place of {}" } else { "" };
-                return wrong(
-                    "subject",
-                    format!("the subject {subject:?} does not occur in the prompt {prompt:?}{hint}"),
-                );
-            }
-            n => {
-                return wrong(
-                    "subject",
-                    format!(
-                        "the subject {:?} occurs {n} times in the prompt {:?}; it must occur once, so that one place \
-                         can be edited",
-                        self.subject, self.prompt
-                    ),
-                );
-            }
-        }
+        check_subject(&self.subject, &self.prompt)?;
         for (field, prompts) in [
             ("paraphrases", self.paraphrases.iter().collect::<Vec<_>>()),
             ("neighbors", self.neighbors.iter().map(|neighbor| &neighbor.prompt).collect()),
@@ -120,9 +85,7 @@ impl Fact {
             ("consequences' targets", self.consequences.iter().map(|consequence| &consequence.target).collect()),
             ("generation_prompts", self.generation_prompts.iter().collect()),
         ] {
-            if let Some(i) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
-                return Err(Failure::bad_field(&format!("{field}[{i}]"), "is empty"));
-            }
+            prompts.iter().enumerate().try_for_each(|(i, prompt)| not_blank(&format!("{field}[{i}]"), prompt))?;
         }
         Ok(())
     }
@@ -139,6 +102,35 @@ impl Fact {
         bounds::entries("generation_prompts", &self.generation_prompts, bounds::PROBES)?;
         bounds::entries("references", &self.references, bounds::PROBES)
     }
+}
+
+/// Complains about a text without a letter, by the field's name.
+pub(crate) fn not_blank(field: &str, text: &str) -> Result<(), Failure> {
+    if text.trim().is_empty() { Err(Failure::bad_field(field, "is empty")) } else { Ok(()) }
+}
+
+/// Complains about a subject with space around it, or one that does not occur exactly once in its prompt.
+pub(crate) fn check_subject(subject: &str, prompt: &str) -> Result<(), Failure> {
+    if subject.trim() != subject {
+        let problem =
+            "begins or ends with a space; without it the last token is the subject's, with it the next word's";
+        return Err(wrong("subject", format!("the subject {subject:?} {problem}")));
+    }
+    let problem = match prompt.matches(subject).count() {
+        1 => return Ok(()),
+        0 if prompt.contains("{}") => {
+            format!("does not occur in the prompt {prompt:?}; write the subject in place of {{}}")
+        }
+        0 => format!("does not occur in the prompt {prompt:?}"),
+        n => {
+            format!("occurs {n} times in the prompt {prompt:?}; it must occur once, so that there is one place to look")
+        }
+    };
+    Err(wrong("subject", format!("the subject {subject:?} {problem}")))
+}
+
+fn wrong(field: &str, message: String) -> Failure {
+    Failure { field: Some(field.to_owned()), ..Failure::bad_input(message) }
 }
 
 #[cfg(test)]

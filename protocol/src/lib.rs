@@ -33,6 +33,7 @@ mod run;
 mod spec;
 mod sweep;
 mod task;
+mod trace;
 
 pub use ability::{Ability, Item, Play, PlayReport};
 pub use architecture::ArchitectureKind;
@@ -56,3 +57,4 @@ pub use spec::{
 };
 pub use sweep::{Cell, Key, Measured, Row, SweepSpec, TextScores};
 pub use task::{Continuation, Judgement, Tally, TaskScores, Verdict};
+pub use trace::{Noise, TraceAverage, TraceReport, TraceSpec};

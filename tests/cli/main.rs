@@ -12,3 +12,4 @@ mod serve;
 #[cfg(unix)]
 mod slurm;
 mod sweep;
+mod trace;

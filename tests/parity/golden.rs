@@ -60,6 +60,12 @@ const FILES: &[(&str, &[u8])] = files![
     "edits/qwen3/model.safetensors"
     "edits/qwen3/fixtures.json"
     "edits/qwen3/fixtures.safetensors"
+    "traces/gpt2-tiny.json"
+    "traces/gpt2-tiny.safetensors"
+    "traces/llama-tiny.json"
+    "traces/llama-tiny.safetensors"
+    "traces/gptj.json"
+    "traces/gptj.safetensors"
 ];
 
 pub fn file(model: &str, name: &str) -> &'static [u8] {
@@ -73,9 +79,16 @@ impl Golden {
         Self { name, json, arrays: file(name, "fixtures.safetensors") }
     }
 
+    /// Causal traces of a model.
+    pub fn traces(name: &'static str) -> Self {
+        let json = serde_json::from_slice(file("traces", &format!("{name}.json"))).expect("traces are JSON");
+        Self { name, json, arrays: file("traces", &format!("{name}.safetensors")) }
+    }
+
     /// Its own vocabulary, or that of the model it names.
     pub fn model(&self) -> LoadedModel {
-        load_with(self.name, self.json["vocabulary"].as_str().unwrap_or(self.name))
+        let named = |what: &str| self.json[what].as_str().unwrap_or(self.name);
+        load_with(named("model"), named("vocabulary"))
     }
 
     fn view(&self, array: &str) -> (Vec<usize>, Dtype, Vec<u8>) {

@@ -22,6 +22,7 @@ mod precision;
 mod real;
 mod rect;
 mod rome;
+mod trace;
 
 #[cfg(target_arch = "wasm32")]
 wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);

@@ -64,6 +64,16 @@ impl Cache {
         Self { layers: kept.collect(), holds: self.holds.clone() }
     }
 
+    /// Only what was seen before position `pos` of every row.
+    pub fn before(&self, pos: usize) -> Self {
+        if pos == 0 {
+            return Self::empty(self.holds.len(), self.layers.len());
+        }
+        let layers = self.layers.iter().cloned();
+        let layers = layers.map(|layer| layer.map(|seen| Seen::Whole(seen.whole().narrow(3, 0, pos))));
+        Self { layers: layers.collect(), holds: self.holds.iter().map(|row| row[..pos].to_vec()).collect() }
+    }
+
     /// Tokens of each row that are in the cache.
     fn seen(&self) -> impl Iterator<Item = usize> {
         self.holds.iter().map(|row| row.iter().filter(|held| **held).count())

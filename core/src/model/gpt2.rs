@@ -167,7 +167,7 @@ impl Architecture for Gpt2 {
             let mut tap = BlockTap { tap: &mut *tap, layer, dims: [batch, pos] };
             let joined = block.attention_in.forward(block.attention_norm.forward(hidden.clone()));
             let attended = attend(joined, &mut past.layers[layer], frame, heads, self.scale(layer));
-            let middle = block.attention_out.added_to(hidden, attended);
+            let middle = block.attention_out.written_to(hidden, attended, &mut tap, At::AttnOut);
             let read = tap.see(At::MlpIn, block.mlp_norm.forward(middle.clone()));
             let pre = tap.see(At::MlpPre, block.up.forward(read));
             let key = tap.see(At::MlpKey, gelu_tanh(pre));

@@ -169,7 +169,7 @@ impl Architecture for GptJ {
             let normed = block.norm.forward(hidden.clone());
             let joined = rotation.turn(block.attention_in.forward(normed.clone()), heads);
             let attended = attend(joined, &mut past.layers[layer], frame, heads, scale);
-            let middle = block.attention_out.added_to(hidden, attended);
+            let middle = block.attention_out.written_to(hidden, attended, &mut tap, At::AttnOut);
             let read = tap.see(At::MlpIn, normed);
             let pre = tap.see(At::MlpPre, block.up.forward(read));
             let key = tap.see(At::MlpKey, gelu_tanh(pre));

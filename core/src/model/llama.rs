@@ -216,7 +216,7 @@ impl Architecture for Llama {
             let joined = block.attention_in.forward(block.attention_norm.forward(hidden.clone()));
             let joined = rotation.turn(block.norm_heads(joined, heads), heads);
             let attended = attend(joined, &mut past.layers[layer], frame, heads, scale);
-            let middle = block.attention_out.added_to(hidden, attended);
+            let middle = block.attention_out.written_to(hidden, attended, &mut tap, At::AttnOut);
             let read = tap.see(At::MlpIn, block.mlp_norm.forward(middle.clone()));
             let gate = tap.see(At::MlpPre, block.gate.forward(read.clone()));
             let up = tap.see(At::MlpUp, block.up.forward(read));

@@ -56,7 +56,7 @@ impl Linear {
     }
 
     /// The same added to `stream [n, d_out]`.
-    pub fn added_to(&self, stream: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+    fn added_to(&self, stream: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
         kernels::product(x, self.weight.clone(), self.bias.clone(), Some(stream))
     }
 

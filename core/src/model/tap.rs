@@ -12,6 +12,8 @@ pub struct Site {
 /// Where in a block, with the shape of the value there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
+    /// `[batch, pos, d_model]`: what attention adds to the residual stream.
+    AttnOut,
     /// `[batch, pos, d_model]`: what the MLP reads, after its norm.
     MlpIn,
     /// `[batch, pos, d_mlp]`: before the nonlinearity. GPT-2's up projection, LLaMA's gate.
