@@ -1,6 +1,9 @@
 use leptos::prelude::*;
 
-use super::fields::{Segment, Segments};
+use super::{
+    copy::CopyLink,
+    fields::{Segment, Segments},
+};
 use crate::{
     desk::Desk,
     engine::{Place, State},
@@ -9,7 +12,7 @@ use crate::{
     surroundings, view,
 };
 
-/// Name, where the session runs, light or dark.
+/// Name, where the session runs, a link to all this, light or dark.
 #[component]
 pub fn Header(
     /// What it changes.
@@ -62,6 +65,7 @@ pub fn Header(
                     choose=move || desk.move_to(Place::Server)
                 />
             </Segments></div>
+            <CopyLink desk page />
             <button
                 type="button"
                 class="round"
