@@ -27,12 +27,12 @@
   function address(element) {
     const source = element.getAttribute("src") ?? script;
     if (!source) throw new Error("src is missing: it names the folder with Rectify's embed.html");
-    const here = new URL(source, document.baseURI);
-    if (element.hasAttribute("src") && !here.pathname.endsWith("/")) here.pathname += "/";
-    const page = new URL("embed.html", here);
-    if (page.protocol !== "https:" && page.protocol !== "http:") {
+    const here = URL.parse(source, document.baseURI);
+    if (here?.protocol !== "https:" && here?.protocol !== "http:") {
       throw new Error(`src is ${JSON.stringify(source)}; it must be an http or https address`);
     }
+    if (element.hasAttribute("src") && !here.pathname.endsWith("/")) here.pathname += "/";
+    const page = new URL("embed.html", here);
     const query = new URLSearchParams({ v: "1" });
     for (const name of PARAMETERS) {
       const value = element.getAttribute(name);

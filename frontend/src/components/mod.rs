@@ -22,7 +22,7 @@ mod weight_change;
 
 pub use abilities::Abilities;
 pub use ask::AskCard;
-pub use copy::{CopyCitation, CopyLink};
+pub use copy::CopyCitation;
 pub use edit_form::{EditForm, Objection, Progress};
 pub use fact_form::FactForm;
 pub use header::Header;

@@ -151,7 +151,7 @@ mod tests {
         check_refused("v=1&model=%2", "a % without two hexadecimal digits");
         check_refused("v=1&model=%+1", "a % without two hexadecimal digits");
         check_refused("v=1&model=%FF", "no UTF-8");
-        check_refused(&format!("v=1&model={}", "%FF".repeat(500)), "%FF%FF…\"");
+        check_refused(&format!("v=1&model={}", "%FF".repeat(500)), "%FF%…\"");
         check_refused(&format!("v=1&model={}", "a".repeat(LONGEST)), "there may be 16384");
     }
 

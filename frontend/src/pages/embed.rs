@@ -80,16 +80,23 @@ fn EditScene(desk: Desk) -> impl IntoView {
     let label = move || if desk.replaces() { "Edit again" } else { "Edit this fact" };
     let blocked = move || {
         let asks = matches!(desk.agreement.get(), Some((_, false)));
-        desk.busy() || asks || desk.chosen_model().is_none() || desk.objection().is_some() || desk.lacks().is_some()
+        asks || desk.chosen_model().is_none() || desk.objection().is_some() || desk.lacks().is_some()
+    };
+    let spoken = move || {
+        let entry = desk.shown_entry()?;
+        Some(format!("The edited model says: {}", view::first_sentence(&entry.outcome()?.after.text)))
     };
     view! {
         <ResultCard desk />
+        <p class="unseen" role="status">{spoken}</p>
         <section class="card act" aria-label="The edit">
             <button
                 type="button"
                 class="first"
                 id=ids::EDIT_BUTTON
                 prop:disabled=blocked
+                // Not disabled: whoever pressed it by the keyboard would lose their place. The desk does not begin twice.
+                aria-disabled=move || desk.busy().then_some("true")
                 on:click=move |_| spawn_local(desk.edit(Guards::default()))
             >
                 {label} " "
@@ -124,7 +131,7 @@ fn idle(desk: Desk) -> Signal<String> {
     let asleep = move || desk.engine.model.with(Option::is_none);
     Signal::derive(move || match (asleep(), desk.chosen_model()) {
         (true, Some(model)) => format!(
-            "Fetches the model ({}) and the program that runs it, once. Nothing leaves your browser.",
+            "Fetches the model ({}) and the program that runs it. Nothing leaves your browser.",
             view::bytes(model.size())
         ),
         (true, None) => "Looking for the model".to_owned(),
