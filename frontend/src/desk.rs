@@ -325,7 +325,9 @@ impl Desk {
             return;
         }
         self.shown.set(None);
-        surroundings::reveal_on_small_screens(ids::RESULT);
+        if !self.embedded {
+            surroundings::reveal_on_small_screens(ids::RESULT); // which would move the page around a demonstration
+        }
         let command = Command::Edit { facts: vec![fact.clone()], spec: EditSpec { guards, ..self.settings.spec() } };
         if let Some(Event::Edited(report)) = self.run(command).await {
             let entry = Entry { fact, regularizer: report.spec.regularizer, report, again: None };
