@@ -287,7 +287,7 @@ mod tests {
                 method: Some(method),
                 settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
                 regularizer: (self.below(4) > 0).then_some(regularizer),
-                seed: (self.below(2) == 0).then(|| self.0),
+                seed: (self.below(2) == 0).then_some(self.0),
             }
         }
     }

@@ -20,13 +20,6 @@ pub fn Header(
     /// The page that is seen.
     page: RwSignal<Page>,
 ) -> impl IntoView {
-    let theme = RwSignal::new(surroundings::theme());
-    let other = move || if theme.get() == "dark" { "light" } else { "dark" };
-    let turn = move |_| {
-        let next = untrack(other);
-        surroundings::set_theme(next);
-        theme.set(next.into());
-    };
     let on_server = Signal::derive(move || desk.engine.place.get() == Place::Server);
     let no_server = Signal::derive(move || desk.server.with(Option::is_none));
     let why = move || {
@@ -66,20 +59,35 @@ pub fn Header(
                 />
             </Segments></div>
             <CopyLink desk page />
-            <button
-                type="button"
-                class="round"
-                id=ids::THEME_BUTTON
-                aria-label=move || format!("Switch to the {} theme", other())
-                title=move || format!("Switch to the {} theme", other())
-                on:click=turn
-            >
-                <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">
-                    <circle cx="10" cy="10" r="7.2" fill="none" stroke="currentColor" stroke-width="1.6" />
-                    <path d="M10 2.8a7.2 7.2 0 0 1 0 14.4z" fill="currentColor" />
-                </svg>
-            </button>
+            <ThemeButton />
         </header>
+    }
+}
+
+/// Turns light to dark and back.
+#[component]
+fn ThemeButton() -> impl IntoView {
+    let theme = RwSignal::new(surroundings::theme());
+    let other = move || if theme.get() == "dark" { "light" } else { "dark" };
+    let turn = move |_| {
+        let next = untrack(other);
+        surroundings::set_theme(next);
+        theme.set(next.into());
+    };
+    view! {
+        <button
+            type="button"
+            class="round"
+            id=ids::THEME_BUTTON
+            aria-label=move || format!("Switch to the {} theme", other())
+            title=move || format!("Switch to the {} theme", other())
+            on:click=turn
+        >
+            <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">
+                <circle cx="10" cy="10" r="7.2" fill="none" stroke="currentColor" stroke-width="1.6" />
+                <path d="M10 2.8a7.2 7.2 0 0 1 0 14.4z" fill="currentColor" />
+            </svg>
+        </button>
     }
 }
 
