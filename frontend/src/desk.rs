@@ -4,6 +4,7 @@
 
 mod costs;
 mod draft;
+mod links;
 mod quiet;
 mod settings;
 
@@ -19,7 +20,9 @@ pub use settings::Settings;
 
 use crate::{
     engine::{Engine, Place},
-    ids, methods, surroundings,
+    ids,
+    link::Setup,
+    methods, surroundings,
 };
 
 /// Tokens a page asks for when it shows a continuation.
@@ -28,6 +31,8 @@ const TOKENS: usize = 16;
 const TOP: usize = 5;
 /// From this many bytes on, a graphics card is worth its larger download.
 const LARGE: u64 = 600_000_000;
+/// From this many bytes on, an embedded demonstration asks before it fetches a model.
+const ASK_ABOVE: u64 = 10_000_000;
 
 /// See the module. Copied freely: it is a handle to signals.
 #[derive(Clone, Copy)]
@@ -66,6 +71,15 @@ pub struct Desk {
     pub played: RwSignal<Option<Played>>,
     /// What could not be done.
     pub failure: RwSignal<Option<Failure>>,
+    /// What is wrong with the link that the page was opened by.
+    pub link_problem: RwSignal<Option<Failure>>,
+    /// Whether this is an embedded demonstration: the model is fetched when something is wanted of it, and nothing is
+    /// asked but what is shown there.
+    pub embedded: bool,
+    /// The bytes that the visitor is asked to agree to, and whether they have.
+    pub agreement: RwSignal<Option<(u64, bool)>>,
+    /// What a link asked for, until the model it speaks of is there.
+    linked: RwSignal<Option<Setup>>,
     examples: RwSignal<Vec<Fact>>,
     example: RwSignal<usize>,
     /// Set by `?device=`: the page then does not choose by itself.
@@ -93,7 +107,7 @@ impl Entry {
     }
 
     /// Whether the fact must be asked again.
-    fn is_stale(&self) -> bool {
+    pub fn is_stale(&self) -> bool {
         self.again.is_none() && self.regularizer != self.report.spec.regularizer
     }
 }
@@ -101,7 +115,42 @@ impl Entry {
 impl Desk {
     /// Lays the table and begins to fetch what belongs on it.
     pub fn new() -> Self {
-        let desk = Self {
+        let desk = Self::laid(false);
+        let place = match surroundings::parameter("device").as_deref() {
+            Some("webgpu") => Some(Place::WebGpu),
+            Some("server") => Some(Place::Server),
+            Some(_) => Some(Place::Cpu),
+            None => None,
+        };
+        desk.forced.set(place.is_some());
+        desk.engine.start(place.unwrap_or(Place::Cpu)); // its code arrives while the catalog does
+        spawn_local(async move { desk.webgpu.set(Some(surroundings::webgpu().await)) });
+        spawn_local(async move { desk.server.set(surroundings::server_catalog().await) });
+        spawn_local(async move {
+            if let Some(id) = desk.begin().await {
+                desk.load(id).await;
+            }
+        });
+        desk
+    }
+
+    /// Lays the table of an embedded demonstration, for which no model is fetched yet. Calls `ready` when there is one to
+    /// fetch.
+    pub fn embedded(setup: &Setup, ready: impl FnOnce(Self) + 'static) -> Self {
+        let desk = Self::laid(true);
+        desk.fill(setup);
+        spawn_local(async move { desk.webgpu.set(Some(surroundings::webgpu().await)) });
+        spawn_local(async move {
+            if let Some(id) = desk.begin().await {
+                desk.chosen.set(id);
+                ready(desk);
+            }
+        });
+        desk
+    }
+
+    fn laid(embedded: bool) -> Self {
+        Self {
             engine: Engine::new(),
             catalog: RwSignal::default(),
             chosen: RwSignal::default(),
@@ -119,29 +168,24 @@ impl Desk {
             records: RwSignal::new(RECORDS),
             played: RwSignal::new(None),
             failure: RwSignal::new(None),
+            link_problem: RwSignal::new(None),
+            embedded,
+            agreement: RwSignal::new(None),
+            linked: RwSignal::new(None),
             examples: RwSignal::default(),
             example: RwSignal::default(),
             forced: RwSignal::default(),
             quiet: StoredValue::new_local(Quiet::default()),
-        };
-        let place = match surroundings::parameter("device").as_deref() {
-            Some("webgpu") => Some(Place::WebGpu),
-            Some("server") => Some(Place::Server),
-            Some(_) => Some(Place::Cpu),
-            None => None,
-        };
-        desk.forced.set(place.is_some());
-        desk.engine.start(place.unwrap_or(Place::Cpu)); // its code arrives while the catalog does
-        spawn_local(async move { desk.webgpu.set(Some(surroundings::webgpu().await)) });
-        spawn_local(async move { desk.server.set(surroundings::server_catalog().await) });
-        spawn_local(desk.begin());
-        desk
+        }
     }
 
-    async fn begin(self) {
+    /// Fetches the examples and the catalog. The id of the model to begin with, if there is any.
+    async fn begin(self) -> Option<String> {
         match surroundings::examples().await {
             Ok(examples) => {
-                if let Some(first) = examples.first() {
+                let linked =
+                    self.linked.with_untracked(|setup| setup.as_ref().is_some_and(|setup| setup.fact.is_some()));
+                if let Some(first) = examples.first().filter(|_| !linked) {
                     self.draft.fill(first);
                 }
                 self.examples.set(examples);
@@ -149,18 +193,23 @@ impl Desk {
             Err(reason) => self.failure.set(Some(Failure::bad_input(reason))),
         }
         match surroundings::catalog().await {
-            Ok(catalog) => {
-                let wanted = surroundings::parameter("model");
-                let model = catalog.models.iter().find(|model| Some(&model.id) == wanted.as_ref());
-                let id = model.or(catalog.models.first()).map(|model| model.id.clone());
-                self.catalog.set(catalog);
-                match id {
-                    Some(id) => self.load(id).await,
-                    None => self.failure.set(Some(Failure::bad_input("models.json lists no models"))),
-                }
+            Ok(catalog) => self.catalog.set(catalog),
+            Err(reason) => {
+                self.failure.set(Some(Failure::bad_input(reason)));
+                return None;
             }
-            Err(reason) => self.failure.set(Some(Failure::bad_input(reason))),
         }
+        let linked = self.linked_model();
+        if linked.is_none() && self.embedded && self.link_problem.with_untracked(Option::is_some) {
+            return None;
+        }
+        let wanted = linked.or_else(|| surroundings::parameter("model").filter(|_| !self.embedded));
+        let models = untrack(|| self.models());
+        let model = models.iter().find(|model| Some(&model.id) == wanted.as_ref()).or(models.first());
+        if model.is_none() {
+            self.failure.set(Some(Failure::bad_input("models.json lists no models")));
+        }
+        model.map(|model| model.id.clone())
     }
 
     /// The models that can be loaded where the session runs.
@@ -223,6 +272,7 @@ impl Desk {
         self.clear();
         if let Some(Event::Loaded(model)) = self.run(Command::Load(ModelSource::Bundled { id })).await {
             self.settings.suit(&model);
+            self.set_linked(&model);
             self.catch_up().await;
         }
     }
@@ -268,14 +318,16 @@ impl Desk {
     /// Edits the fact in the form. An edit of the same fact is taken back first, so that settings can be compared.
     pub async fn edit(self, guards: Guards) {
         let fact = self.draft.fact();
-        if untrack(|| self.objection().is_some() || self.lacks().is_some() || self.busy()) {
+        if untrack(|| self.objection().is_some() || self.lacks().is_some() || self.busy()) || !self.wake().await {
             return;
         }
         if untrack(|| self.replaces()) && !self.undo_once().await {
             return;
         }
         self.shown.set(None);
-        surroundings::reveal_on_small_screens(ids::RESULT);
+        if !self.embedded {
+            surroundings::reveal_on_small_screens(ids::RESULT); // which would move the page around a demonstration
+        }
         let command = Command::Edit { facts: vec![fact.clone()], spec: EditSpec { guards, ..self.settings.spec() } };
         if let Some(Event::Edited(report)) = self.run(command).await {
             let entry = Entry { fact, regularizer: report.spec.regularizer, report, again: None };

@@ -81,6 +81,27 @@ pub const ASK_ANSWER: &str = "ask-answer";
 /// Turns light to dark and back.
 pub const THEME_BUTTON: &str = "theme-button";
 
+/// Copies a link to what is set up.
+pub const LINK_BUTTON: &str = "link-button";
+/// What became of that. `data-state` is `nothing`, `done`, `by-hand` or `failed`.
+pub const LINK_OUTCOME: &str = "link-outcome";
+/// Text: why the page does not show what a link was meant to; empty when it does.
+pub const LINK_PROBLEM: &str = "link-problem";
+/// Copies what to cite.
+pub const CITATION_BUTTON: &str = "citation-button";
+/// See [`LINK_OUTCOME`].
+pub const CITATION_OUTCOME: &str = "citation-outcome";
+/// An embedded demonstration. `data-scene` is `edit` or `abilities`; absent when its address was refused.
+pub const DEMO: &str = "demo";
+/// Text: why there is no demonstration, or what stands in its way.
+pub const DEMO_PROBLEM: &str = "demo-problem";
+/// Agrees to a large download. There only while that is asked.
+pub const DEMO_AGREE: &str = "demo-agree";
+/// Declines it.
+pub const DEMO_DECLINE: &str = "demo-decline";
+/// A link to the same set-up in the playground.
+pub const DEMO_PLAYGROUND: &str = "demo-playground";
+
 /// Links to the pages: `page-edit`, `page-sweeps` and `page-runs`.
 pub const PAGE: &str = "page";
 /// Where the folder of a sweep is chosen, an `input type=file`.

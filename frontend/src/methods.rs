@@ -272,6 +272,29 @@ pub fn set(editor: &EditorSpec, name: &str, value: Value) -> Result<EditorSpec, 
     Ok(changed)
 }
 
+/// What `changed` sets otherwise than `own`: names and values.
+pub fn differences(own: &EditorSpec, changed: &EditorSpec) -> Vec<(String, Value)> {
+    settings(changed).into_iter().filter(|(name, value)| self::value(own, name) != *value).collect()
+}
+
+/// The settings with several of them changed at once, or what is wrong with them. A model has `n_layers`.
+pub fn set_all(editor: &EditorSpec, changes: &[(String, Value)], n_layers: usize) -> Result<EditorSpec, String> {
+    let mut changed = editor.clone();
+    for (name, value) in changes {
+        changed = changed.with(name, value.clone()).map_err(|failure| failure.message)?;
+    }
+    changed.validate().map_err(|failure| failure.message)?;
+    check_layers(changed.layers().unwrap_or_default(), n_layers)?;
+    Ok(changed)
+}
+
+fn check_layers(layers: &[usize], n_layers: usize) -> Result<(), String> {
+    match layers.iter().find(|layer| **layer >= n_layers) {
+        None => Ok(()),
+        Some(_) => Err(format!("the model's layers are 0 to {}", n_layers.saturating_sub(1))),
+    }
+}
+
 /// A seed as it is typed, or what is wrong with it.
 pub fn seed(typed: &str) -> Result<u64, String> {
     typed.trim().parse().map_err(|_| "not a whole number".into())
@@ -290,9 +313,7 @@ fn layers(typed: &str, n_layers: usize) -> Result<Vec<usize>, String> {
         let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text:?} is not a layer"));
         let (first, last) = part.split_once('-').map_or((part, part), |ends| ends);
         let (first, last) = (number(first)?, number(last)?);
-        if first.max(last) >= n_layers {
-            return Err(format!("the model's layers are 0 to {}", n_layers.saturating_sub(1)));
-        }
+        check_layers(&[first, last], n_layers)?;
         layers.extend(first..=last);
     }
     Ok(layers)
@@ -334,6 +355,18 @@ mod tests {
                 assert_ne!(field.label, field.name, "{method}");
             }
         }
+    }
+
+    #[test]
+    fn settings_that_were_changed_are_changed_in_another_page() {
+        let own = set(&editor("kn"), "steps", json!(40)).unwrap();
+        assert_eq!(differences(&own, &own), []);
+        let changes = [("steps".to_owned(), json!(30)), ("batch_size".to_owned(), json!(15))];
+        let changed = set_all(&own, &changes, 6).unwrap();
+        assert_eq!(set_all(&own, &differences(&own, &changed), 6).unwrap(), changed);
+        assert!(set_all(&own, &changes[..1], 6).unwrap_err().contains("batch_size divides steps"));
+        let layer = [("layers".to_owned(), json!([6]))];
+        assert_eq!(set_all(&editor("rome"), &layer, 6).unwrap_err(), "the model's layers are 0 to 5");
     }
 
     #[track_caller]

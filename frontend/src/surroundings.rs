@@ -7,9 +7,9 @@ use leptos::{
     prelude::{document, window, window_event_listener},
 };
 use rectify_protocol::{Catalog, Fact, RowsFile};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::UrlSearchParams;
+use web_sys::{IntersectionObserver, IntersectionObserverEntry, ResizeObserver, UrlSearchParams};
 
 /// The page's address up to its last slash.
 pub fn base() -> String {
@@ -22,6 +22,18 @@ pub fn base() -> String {
 pub fn parameter(name: &str) -> Option<String> {
     let search = window().location().search().ok()?;
     UrlSearchParams::new_with_str(&search).ok()?.get(name)
+}
+
+/// Whether this is `embed.html`, which some hosts call `embed`.
+pub fn is_embedded() -> bool {
+    let path = window().location().pathname().unwrap_or_default();
+    matches!(path.rsplit('/').next(), Some("embed.html" | "embed"))
+}
+
+/// The page's address between its `?` and its `#`.
+pub fn query() -> String {
+    let search = window().location().search().unwrap_or_default();
+    search.strip_prefix('?').unwrap_or_default().to_owned()
 }
 
 /// The end of the page's address, from its `#` on.
@@ -42,6 +54,24 @@ pub fn go_to(end: &str) {
 /// Leaves the page for another.
 pub fn leave_for(address: &str) {
     let _ = window().location().set_href(address);
+}
+
+/// Calls `tell` when the page is left or closed.
+pub fn on_leaving(tell: impl Fn() + 'static) {
+    window_event_listener(ev::pagehide, move |_| tell());
+}
+
+/// Sends a request to delete something that is on its way even when the page is gone.
+pub fn delete_while_leaving(address: &str) {
+    let settings = js_sys::Object::new();
+    let set = |name: &str, value: JsValue| Reflect::set(&settings, &name.into(), &value).is_ok();
+    if let Ok(Ok(fetch)) = Reflect::get(&window(), &"fetch".into()).map(JsCast::dyn_into::<Function>)
+        && set("method", "DELETE".into())
+        && set("keepalive", true.into())
+    {
+        // Nobody is left to hear the answer.
+        let _ = fetch.call2(&window(), &address.into(), &settings);
+    }
 }
 
 /// The names of the server's sweeps.
@@ -150,6 +180,75 @@ pub fn set_theme(theme: &str) {
     // Without storage (a private window) the theme is forgotten, nothing worse.
     if let Ok(Some(storage)) = window().local_storage() {
         let _ = storage.set_item("rectify-theme", theme);
+    }
+}
+
+/// Shows a theme here and now; `None` for what the system prefers.
+pub fn show_theme(theme: Option<&str>) {
+    if let Some(root) = document().document_element() {
+        let _ = match theme {
+            Some(theme) => root.set_attribute("data-theme", theme),
+            None => root.remove_attribute("data-theme"),
+        };
+    }
+}
+
+/// Puts a text on the clipboard; whether that was allowed.
+pub async fn copy(text: &str) -> bool {
+    // Not there where the page came by plain HTTP from another machine.
+    let clipboard = Reflect::get(&window().navigator(), &"clipboard".into()).unwrap_or(JsValue::UNDEFINED);
+    match clipboard.dyn_into::<web_sys::Clipboard>() {
+        Ok(clipboard) => JsFuture::from(clipboard.write_text(text)).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Tells the page that holds this one something, whoever that is: nothing is said that the visitor does not see.
+pub fn tell_parent(name: &str, detail: &serde_json::Value) {
+    let message = serde_json::json!({ "rectify": name, "detail": detail }).to_string();
+    let (Ok(Some(parent)), Ok(message)) = (window().parent(), js_sys::JSON::parse(&message)) else { return };
+    if parent != window() {
+        let _ = parent.post_message(&message, "*"); // one that is gone need not be told
+    }
+}
+
+/// Calls `tell` once, when this page is first seen, be it through the window of another.
+pub fn once_seen(tell: impl FnOnce() + 'static) {
+    let mut tell = Some(tell);
+    let seen = Closure::<dyn FnMut(js_sys::Array, IntersectionObserver)>::new(
+        move |entries: js_sys::Array, observer: IntersectionObserver| {
+            let mut entries = entries.iter().filter_map(|entry| entry.dyn_into::<IntersectionObserverEntry>().ok());
+            if entries.any(|entry| entry.is_intersecting()) {
+                observer.disconnect();
+                if let Some(tell) = tell.take() {
+                    tell();
+                }
+            }
+        },
+    );
+    if let (Ok(observer), Some(body)) = (IntersectionObserver::new(seen.as_ref().unchecked_ref()), document().body()) {
+        observer.observe(&body);
+    }
+    seen.forget(); // the page is there as long as it may be seen
+}
+
+/// Calls `tell` with the height of what the page holds, in CSS pixels, now and whenever it changes.
+pub fn on_height_change(tell: impl Fn(i32) + 'static) {
+    let Some(body) = document().body() else { return };
+    let grown = Closure::<dyn Fn()>::new({
+        let body = body.clone();
+        move || tell(body.offset_height())
+    });
+    if let Ok(observer) = ResizeObserver::new(grown.as_ref().unchecked_ref()) {
+        observer.observe(&body);
+    }
+    grown.forget(); // as above
+}
+
+/// Makes the page at least so many CSS pixels high.
+pub fn set_least_height(pixels: usize) {
+    if let Some(body) = document().body() {
+        let _ = body.set_attribute("style", &format!("min-height: {pixels}px"));
     }
 }
 

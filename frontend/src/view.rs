@@ -234,6 +234,23 @@ pub fn together(edits: usize) -> String {
     }
 }
 
+/// What to cite, in BibTeX: RECT's paper, and this program where it lies at `address`.
+pub fn citation(address: &str) -> String {
+    // An address of one's own machine helps nobody else.
+    let url = if address.starts_with("https://") { format!("  url = {{{address}}},\n") } else { String::new() };
+    format!(
+        "@inproceedings{{gu2024model,\n  \
+        title = {{Model Editing Harms General Abilities of Large Language Models: Regularization to the Rescue}},\n  \
+        author = {{Gu, Jia-Chen and Xu, Hao-Xiang and Ma, Jun-Yu and Lu, Pan and Ling, Zhen-Hua and Chang, Kai-Wei and \
+        Peng, Nanyun}},\n  \
+        booktitle = {{Proceedings of the 2024 Conference on Empirical Methods in Natural Language Processing}},\n  \
+        year = {{2024}},\n  eprint = {{2401.04700}},\n  archivePrefix = {{arXiv}},\n}}\n\n\
+        @misc{{rectify,\n  title = {{Rectify: editing facts in language models, and what else changes}},\n  \
+        author = {{{{The Rectify contributors}}}},\n  note = {{Version {}}},\n{url}}}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 /// Whether a guard rejected the edit, so that the visitor may have it anyway.
 pub fn refused_by_guard(failure: &Failure) -> bool {
     failure.kind == Kind::Harmful
@@ -394,6 +411,16 @@ mod tests {
         assert_eq!(paraphrase_verdict(&probe(0.5)), Verdict { good: false, words: "in part", sign: "≈" });
         assert_eq!(neighbor_verdict(&probe(0.0)), Verdict { good: false, words: "moved", sign: "✕" });
         assert_eq!(neighbor_verdict(&probe(f64::NAN)), Verdict { good: false, words: "moved", sign: "✕" });
+    }
+
+    #[test]
+    fn a_citation_is_two_entries_with_their_braces_closed() {
+        for address in ["https://example.org/rectify/", "http://127.0.0.1:8080/"] {
+            let text = citation(address);
+            assert_eq!(text.matches('{').count(), text.matches('}').count(), "{text}");
+            assert_eq!(text.lines().filter(|line| line.starts_with('@')).count(), 2);
+            assert_eq!(text.contains("url = {"), address.starts_with("https"));
+        }
     }
 
     #[test]

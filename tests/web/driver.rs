@@ -123,6 +123,24 @@ impl Browser {
         self.post(&format!("/element/{element}/value"), json!({ "text": path.display().to_string() }));
     }
 
+    /// Goes into the frame that a script returns, until [`Self::leave`].
+    #[track_caller]
+    pub fn enter(&self, script: &str, args: Value) {
+        let frame = self.run(script, args);
+        self.post("/frame", json!({ "id": frame }));
+    }
+
+    /// Goes back to the page that was opened.
+    pub fn leave(&self) {
+        self.post("/frame", json!({ "id": null }));
+    }
+
+    /// Makes the part of the page that is seen so many CSS pixels large.
+    pub fn resize(&self, width: u32, height: u32) {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.post("/goog/cdp/execute", json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": screen }));
+    }
+
     /// Whether it is there and can be used.
     pub fn enabled(&self, id: &str) -> bool {
         self.run("return document.getElementById(arguments[0])?.disabled === false", json!([id])) == true

@@ -68,6 +68,11 @@ pub fn program() -> PathBuf {
     path("RECTIFY_SERVER")
 }
 
+/// The built page.
+pub fn built() -> PathBuf {
+    path("RECTIFY_SITE")
+}
+
 /// Where the golden files lie.
 pub fn golden(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(model)
@@ -76,7 +81,7 @@ pub fn golden(model: &str) -> PathBuf {
 fn copy_with_golden_models(test: &str) -> PathBuf {
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("site").join(test);
     let _ = fs::remove_dir_all(&to); // of an earlier run
-    copy(&path("RECTIFY_SITE"), &to);
+    copy(&built(), &to);
     let catalog = to.join("models.json");
     let mut json: Value = serde_json::from_slice(&fs::read(&catalog).expect("models.json")).expect("JSON");
     for (model, architecture) in [("gpt2-tiny", "gpt2"), ("llama-tiny", "llama")] {
@@ -98,7 +103,8 @@ fn copy_with_golden_models(test: &str) -> PathBuf {
     to
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder and all that is in it.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder for the page");
     for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
         let entry = entry.expect("a folder's entry");

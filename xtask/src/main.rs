@@ -30,6 +30,7 @@ const COMMANDS: &[Command] = &[
     ("ci", "", "formatting, lints, edges, tidy, deny, then every test", test::ci),
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
     ("webgpu", "[--publish]", "build the worker for WebGPU into dist/", web::webgpu),
+    ("site", "DIR [--no-webgpu]", "build the page into DIR for any static host, to be used and embedded", web::site),
     ("setup", "", "find or install what play and test need", setup::setup),
     ("edges", "", "check which crate depends on which, and that files do not in a circle", edges::edges),
     ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),

@@ -18,6 +18,8 @@ use crate::{
 /// The folder beside the page in which it looks for the worker that computes on WebGPU.
 pub const WEBGPU: &str = "webgpu";
 const WORKER: &str = "rectify-worker";
+/// The demonstration for other sites, beside the page.
+const EMBED: &str = "embed.html";
 
 /// `cargo xtask play`: from nothing to a page one can use.
 pub fn play(args: &mut Args) -> Result<()> {
@@ -72,6 +74,53 @@ pub fn webgpu(args: &mut Args) -> Result<()> {
     webgpu_worker(&Web::find_or_install()?, publish)
 }
 
+/// `cargo xtask site DIR`: the page for any static host, under any path.
+pub fn site(args: &mut Args) -> Result<()> {
+    let with_webgpu = !args.flag("--no-webgpu");
+    let to = PathBuf::from(args.word().context("site takes the folder to write into")?);
+    args.done()?;
+    // What lay there before would stay, and be served beside a page that knows nothing of it.
+    if to.is_dir() && fs::read_dir(&to)?.next().is_some() {
+        bail!("{} is not empty; name a folder that is, or one that is not there", to.display());
+    }
+    let web = Web::find_or_install()?;
+    page(&web, Page::Publish)?;
+    if with_webgpu {
+        webgpu_worker(&web, true)?;
+    }
+    let index = fs::read_to_string(dist().join("index.html"))?;
+    if let Some(address) = absolute(&index) {
+        bail!("index.html names {address:?}, which is elsewhere when the page does not lie at the top of its host");
+    }
+    copy_all(&dist(), &to)?;
+    fs::write(to.join(".nojekyll"), "")?; // GitHub's pages would leave out files by their names
+    say(format!("{} is the page, embed.html and rectify-demo.js with it; any static host can serve it", to.display()));
+    Ok(())
+}
+
+/// The first address in a page that begins at its host's top.
+fn absolute(html: &str) -> Option<&str> {
+    let starts = ["=\"/", "='/", "from '/", "from \"/", "module_or_path: '/"];
+    let at = starts.iter().filter_map(|start| Some(html.find(start)? + start.len() - 1)).min()?;
+    html[at..].split(['"', '\'']).next()
+}
+
+/// Copies a folder and all that is in it.
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match from.is_dir() {
+            true => copy_all(&from, &to)?,
+            false => {
+                fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The folder that is served.
 pub fn dist() -> PathBuf {
     root().join("dist")
@@ -99,7 +148,11 @@ pub fn page(web: &Web, kind: Page) -> Result<()> {
     if kind == Page::Play {
         trunk.env("RECTIFY_WASM_OPT", "off");
     }
-    run(&mut trunk)
+    run(&mut trunk)?;
+    // The demonstration that other sites hold is the same program; its address alone, which a server may let others
+    // frame, makes it one.
+    fs::copy(dist().join("index.html"), dist().join(EMBED)).context("the page was built, but not into dist/")?;
+    Ok(())
 }
 
 /// Builds the worker for WebGPU and puts it beside the page.
@@ -182,5 +235,17 @@ impl Drop for Serving {
         // Gone already is as good as killed.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_from_the_top_of_a_host_is_found() {
+        assert_eq!(absolute("<link href=\"./style.css\"><a href=\"https://arxiv.org/abs\">"), None);
+        assert_eq!(absolute("<link href=\"/style.css\">"), Some("/style.css"));
+        assert_eq!(absolute("import init from '/rectify.js'; href=\"./a\""), Some("/rectify.js"));
     }
 }

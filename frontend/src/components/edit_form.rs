@@ -35,7 +35,7 @@ pub fn EditForm(
             >
                 {label}
             </button>
-            <Progress desk />
+            <Progress desk idle="Undo at any time. The original weights are kept." />
             <Objection desk />
         </section>
     }
@@ -131,7 +131,13 @@ fn RegularizerChoice(desk: Desk) -> impl IntoView {
 
 /// What is being waited for, and a way out.
 #[component]
-fn Progress(desk: Desk) -> impl IntoView {
+pub fn Progress(
+    /// What waits.
+    desk: Desk,
+    /// What is said when nothing does.
+    #[prop(into)]
+    idle: Signal<String>,
+) -> impl IntoView {
     let activity = desk.engine.activity;
     let running = Memo::new(move |_| activity.with(Option::is_some));
     let cancelling = move || activity.with(|activity| activity.as_ref().is_some_and(|activity| activity.cancelling));
@@ -153,7 +159,7 @@ fn Progress(desk: Desk) -> impl IntoView {
             <p class="unseen" role="status" aria-live="polite">{spoken}</p>
             <Show
                 when=move || running.get()
-                fallback=|| view! { <p class="quiet center">"Undo at any time. The original weights are kept."</p> }
+                fallback=move || view! { <p class="quiet center">{idle}</p> }
             >
                 <div class="waiting">
                     <p aria-hidden="true">{words}</p>
@@ -177,7 +183,10 @@ fn Progress(desk: Desk) -> impl IntoView {
 
 /// What is wrong with the form, or what could not be done.
 #[component]
-fn Objection(desk: Desk) -> impl IntoView {
+pub fn Objection(
+    /// What objects.
+    desk: Desk,
+) -> impl IntoView {
     let problem = Memo::new(move |_| {
         let objection = if desk.draft.is_empty() { None } else { desk.objection() };
         objection

@@ -1,6 +1,9 @@
 use leptos::prelude::*;
 
-use super::fields::{Segment, Segments};
+use super::{
+    copy::CopyLink,
+    fields::{Segment, Segments},
+};
 use crate::{
     desk::Desk,
     engine::{Place, State},
@@ -9,7 +12,7 @@ use crate::{
     surroundings, view,
 };
 
-/// Name, where the session runs, light or dark.
+/// Name, where the session runs, a link to all this, light or dark.
 #[component]
 pub fn Header(
     /// What it changes.
@@ -17,13 +20,6 @@ pub fn Header(
     /// The page that is seen.
     page: RwSignal<Page>,
 ) -> impl IntoView {
-    let theme = RwSignal::new(surroundings::theme());
-    let other = move || if theme.get() == "dark" { "light" } else { "dark" };
-    let turn = move |_| {
-        let next = untrack(other);
-        surroundings::set_theme(next);
-        theme.set(next.into());
-    };
     let on_server = Signal::derive(move || desk.engine.place.get() == Place::Server);
     let no_server = Signal::derive(move || desk.server.with(Option::is_none));
     let why = move || {
@@ -62,20 +58,36 @@ pub fn Header(
                     choose=move || desk.move_to(Place::Server)
                 />
             </Segments></div>
-            <button
-                type="button"
-                class="round"
-                id=ids::THEME_BUTTON
-                aria-label=move || format!("Switch to the {} theme", other())
-                title=move || format!("Switch to the {} theme", other())
-                on:click=turn
-            >
-                <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">
-                    <circle cx="10" cy="10" r="7.2" fill="none" stroke="currentColor" stroke-width="1.6" />
-                    <path d="M10 2.8a7.2 7.2 0 0 1 0 14.4z" fill="currentColor" />
-                </svg>
-            </button>
+            <CopyLink desk page />
+            <ThemeButton />
         </header>
+    }
+}
+
+/// Turns light to dark and back.
+#[component]
+fn ThemeButton() -> impl IntoView {
+    let theme = RwSignal::new(surroundings::theme());
+    let other = move || if theme.get() == "dark" { "light" } else { "dark" };
+    let turn = move |_| {
+        let next = untrack(other);
+        surroundings::set_theme(next);
+        theme.set(next.into());
+    };
+    view! {
+        <button
+            type="button"
+            class="round"
+            id=ids::THEME_BUTTON
+            aria-label=move || format!("Switch to the {} theme", other())
+            title=move || format!("Switch to the {} theme", other())
+            on:click=turn
+        >
+            <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">
+                <circle cx="10" cy="10" r="7.2" fill="none" stroke="currentColor" stroke-width="1.6" />
+                <path d="M10 2.8a7.2 7.2 0 0 1 0 14.4z" fill="currentColor" />
+            </svg>
+        </button>
     }
 }
 

@@ -3,6 +3,7 @@
 mod abilities;
 mod ask;
 mod bars;
+mod copy;
 mod edit_form;
 mod fact_form;
 mod fields;
@@ -21,7 +22,8 @@ mod weight_change;
 
 pub use abilities::Abilities;
 pub use ask::AskCard;
-pub use edit_form::EditForm;
+pub use copy::CopyCitation;
+pub use edit_form::{EditForm, Objection, Progress};
 pub use fact_form::FactForm;
 pub use header::Header;
 pub use how_it_works::HowItWorks;

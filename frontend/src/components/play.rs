@@ -17,7 +17,7 @@ pub fn PlayCard(
     let recipe = RwSignal::new(Recipe::Published);
     let own_facts = RwSignal::new(false);
     let world = Memo::new(move |_| desk.world().is_some());
-    let ready = move || desk.engine.model.with(Option::is_some) && world.get() && !desk.busy();
+    let ready = move || (desk.embedded || desk.engine.model.with(Option::is_some)) && world.get() && !desk.busy();
     let running = Memo::new(move |_| {
         desk.engine.activity.with(|activity| activity.as_ref().is_some_and(|activity| activity.doing == "play"))
     });
@@ -131,8 +131,11 @@ fn Drawn(desk: Desk, running: Memo<bool>) -> impl IntoView {
                     chance, and on the bundled GPT-2 RECT at 40% hardly differs from keeping everything. "
                     <a href="examples/report.html" target="_blank" rel="noopener">"The full grids"</a>
                     " have more seeds, settings and questions. "
-                    <button type="button" class="link" id=ids::PLAY_ROWS on:click=keep>"Keep the rows"</button>
-                    " to draw them again under Sweeps."
+                    // Other sites' frames are not allowed to.
+                    <Show when=move || !desk.embedded>
+                        <button type="button" class="link" id=ids::PLAY_ROWS on:click=keep>"Keep the rows"</button>
+                        " to draw them again under Sweeps."
+                    </Show>
                 </p>
             </Show>
         </Show>

@@ -93,6 +93,7 @@ fn said_before(desk: Desk, fact: &Fact, report: Option<FactReport>) -> AnyView {
             view! { <Said measure=before old new id=ids::ANSWER_BEFORE /> }.into_any()
         }
         (None, Some(answer)) if answer.prompt == fact.prompt => view! { <SaidNow answer /> }.into_any(),
+        _ if desk.embedded => view! { <p class="hint">"Its answer as it is appears here first."</p> }.into_any(),
         _ => view! { <p class="hint">"Its answer appears here as soon as the model is ready."</p> }.into_any(),
     }
 }

@@ -157,7 +157,7 @@ impl Desk {
     /// Writes facts one after another with all of each edit, and with what RECT keeps of it, and measures on the way.
     pub async fn play(self, recipe: Recipe, own_facts: bool) {
         let Some(world) = untrack(|| self.world()) else { return };
-        if untrack(|| self.busy()) {
+        if untrack(|| self.busy()) || !self.wake().await {
             return;
         }
         let facts = match own_facts {

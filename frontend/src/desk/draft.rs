@@ -50,6 +50,11 @@ impl Draft {
         [self.subject, self.prompt, self.target_new].iter().all(|field| field.with(|text| text.trim().is_empty()))
     }
 
+    /// Whether anything is asked besides the prompt.
+    pub fn has_probes(self) -> bool {
+        !self.paraphrases.with(Vec::is_empty) || !self.neighbors.with(Vec::is_empty)
+    }
+
     /// The form as a fact; empty lines are left out.
     pub fn fact(self) -> Fact {
         let text = |signal: RwSignal<String>| signal.with(|text| text.trim().to_owned());

@@ -3,6 +3,11 @@
 use leptos::prelude::*;
 use rectify_protocol::{ArchitectureKind, EditSpec, EditorSpec, Method, ModelInfo, Regularizer};
 
+use crate::methods;
+
+/// What a fresh page keeps of a change.
+pub(super) const USUAL: Regularizer = Regularizer::Rect { keep: Regularizer::KEEP };
+
 /// How to edit.
 #[derive(Clone, Copy)]
 pub struct Settings {
@@ -26,8 +31,8 @@ impl Settings {
         Self {
             method: RwSignal::new(Method::ALL[0].name),
             editors: RwSignal::new(EditorSpec::METHODS.iter().filter_map(published).collect()),
-            regularizer: RwSignal::new("rect"),
-            keep_percent: RwSignal::new(40),
+            regularizer: RwSignal::new(USUAL.name()),
+            keep_percent: RwSignal::new(methods::kept_percent(USUAL)),
             base: RwSignal::new(std::f64::consts::E),
             seed: RwSignal::new(0),
         }

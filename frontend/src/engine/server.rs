@@ -39,6 +39,11 @@ impl Server {
     /// Asks the server for a session.
     pub fn start(tell: Rc<dyn Fn(Word)>) -> Self {
         let shared = Rc::new(Shared { tell, state: RefCell::default() });
+        let left = Rc::downgrade(&shared);
+        surroundings::on_leaving(move || {
+            let session = left.upgrade().and_then(|shared| shared.state.borrow().session.clone());
+            session.iter().for_each(|session| surroundings::delete_while_leaving(session));
+        });
         spawn_local({
             let shared = Rc::clone(&shared);
             async move {

@@ -56,7 +56,12 @@ pub fn SweepsPage(
                         {chooser_of_served(served, move |name| view.open_served(name))}
                     </Show>
                 </div>
-                <p class="quiet">"Files stay on this machine: they are read here and sent nowhere."</p>
+                <p class="quiet">
+                    "Files stay on this machine: they are read here and sent nowhere."
+                    <Show when=move || desk.server.with(Option::is_none)>
+                        " This page was not served by a Rectify server, which could list its own sweeps."
+                    </Show>
+                </p>
             </section>
             <section class="card" id=ids::SWEEP_VIEW data-state=state aria-live="polite">
                 {move || contents(shown.get())}

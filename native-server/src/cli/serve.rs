@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rectify_protocol::Failure;
 
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
 use super::Place;
 use crate::{
     device::DeviceKind,
@@ -49,6 +51,9 @@ pub(super) struct Args {
 const JOBS: &str = "jobs";
 
 pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    // One is enough, whoever was first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(place.static_folder.as_deref()))?);
     let engine = Engine::start(statics.clone(), args.device)?;

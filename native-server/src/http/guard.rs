@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -124,6 +124,17 @@ fn is_ours(host: &str, listen: SocketAddr) -> bool {
     };
     // A server that was handed no port of its own is asked without a socket, in tests.
     name && (port == Some(listen.port()) || listen.port() == 0)
+}
+
+/// A line a request. A session's key and what a body says are nobody's business: the route is named, not the path.
+pub(super) async fn told(request: Request, next: Next) -> Response {
+    let started = std::time::Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
+    let response = next.run(request).await;
+    let (status, route) = (response.status().as_u16(), route.unwrap_or_else(|| "page".into()));
+    tracing::info!(%method, route, status, milliseconds = started.elapsed().as_millis(), "request");
+    response
 }
 
 /// Errors that the framework words itself, a wrong method or a body that is too large, are failures like all others.

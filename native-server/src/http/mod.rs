@@ -148,6 +148,7 @@ pub fn app(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")))
         .layer(middleware::from_fn(guard::labelled))
+        .layer(middleware::from_fn(guard::told))
         .with_state(state)
 }
 

@@ -74,7 +74,17 @@ impl Shared {
         id: &str,
         change: impl FnOnce(&mut Record) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
-        let changed = self.store.change(id, change)?;
+        let mut step = None;
+        let changed = self.store.change(id, |record| {
+            let before = (record.job.state, record.job.attempt);
+            let answer = change(record)?;
+            let after = (record.job.state, record.job.attempt);
+            step = (before != after).then(|| (after.0.name(), after.1, record.job.rows));
+            Ok(answer)
+        })?;
+        if let Some((state, attempt, rows)) = step {
+            tracing::info!(job = id, state, attempt, rows, "job");
+        }
         self.news.send_replace(());
         Ok(changed)
     }
