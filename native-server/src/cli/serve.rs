@@ -9,7 +9,7 @@ use crate::{
     device::DeviceKind,
     engine::Engine,
     http::{self, AppState, Limits, Settings},
-    io,
+    installed, io,
     models::Static,
 };
 
@@ -21,9 +21,9 @@ pub(super) struct Args {
     /// The folder with models.json and the bundled models and facts. Default: as for the other commands
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The folder with the built page
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    site: PathBuf,
+    /// The folder with the built page. Default: ./dist, or what is installed with this program
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
     /// The folder that holds the sweeps' folders, for the page to draw
     #[arg(long, value_name = "DIR", default_value = "sweeps")]
     sweeps: PathBuf,
@@ -36,24 +36,34 @@ pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(place.static_folder.as_deref()))?);
     let engine = Engine::start(statics.clone(), args.device)?;
+    let (site, no_page) = match &args.site {
+        Some(folder) => (folder.clone(), None),
+        None => match installed::first_with("index.html", &installed::places("dist", "site")) {
+            Ok(folder) => (folder, None),
+            Err(problem) => (PathBuf::from("dist"), Some(problem)),
+        },
+    };
     let settings = Settings {
         statics,
         engine,
-        site: args.site.clone(),
+        site,
         sweeps: args.sweeps.clone(),
         listen: args.listen.ip(),
         limits: Limits::default(),
     };
     let state = AppState::new(settings);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
-    runtime.block_on(serve(args.listen, state))
+    runtime.block_on(serve(args.listen, state, no_page))
 }
 
-async fn serve(listen: SocketAddr, state: AppState) -> Result<(), Failure> {
+async fn serve(listen: SocketAddr, state: AppState, no_page: Option<String>) -> Result<(), Failure> {
     let cannot_listen = |error| Failure::bad_input(format!("cannot listen on {listen}: {error}"));
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     io::say(&format!("listening on http://{address}"));
+    if let Some(problem) = no_page {
+        io::warn(&format!("there is no page to serve: {problem}; --site names its folder"));
+    }
     let sweeper = state.clone();
     tokio::spawn(async move {
         loop {
