@@ -44,8 +44,8 @@ fn what_comes_with_the_program_is_found_wherever_it_is_installed() {
     assert_eq!(found(&|_| {}), beside);
     let here = statics(&elsewhere.path().join("static"));
     assert_eq!(found(&|_| {}), here);
-    assert_eq!(found(&|command| drop(command.env("RECTIFY_STATIC", &shared))), shared);
-    assert_eq!(found(&|command| drop(command.env("RECTIFY_STATIC", &shared).args(["--static", &beside]))), beside);
+    assert_eq!(found(&|command| _ = command.env("RECTIFY_STATIC", &shared)), shared);
+    assert_eq!(found(&|command| _ = command.env("RECTIFY_STATIC", &shared).args(["--static", &beside])), beside);
 }
 
 #[cfg(unix)]

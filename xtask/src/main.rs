@@ -36,6 +36,7 @@ const COMMANDS: &[Command] = &[
     ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     ("wheel", "[--release]", "make the Python package with the program in it: dist-wheel/*.whl", wheel::wheel),
+    ("python", "", "types and tests of the Python package, as whoever installs the wheel has it", wheel::python),
     (
         "card-kit",
         "DIR [--devices vulkan,cuda] [--no-page]",

@@ -31,6 +31,12 @@ pub fn wheel(args: &mut Args) -> Result<()> {
     build(&maturin, release).map(drop)
 }
 
+/// `cargo xtask python`.
+pub fn python(args: &mut Args) -> Result<()> {
+    args.done()?;
+    check()
+}
+
 /// Types and tests of the package, as whoever installs the wheel has it. What cannot be had is skipped, loudly.
 pub fn check() -> Result<()> {
     let Some(maturin) = maturin()? else {
@@ -141,7 +147,7 @@ fn maturin() -> Result<Option<PathBuf>> {
     if let Some(found) = [Some(own.clone()), find("maturin")].into_iter().flatten().find(has) {
         return Ok(Some(found));
     }
-    if python().is_none() {
+    if interpreter().is_none() {
         return Ok(None);
     }
     say(format!("{wanted}: makes the wheel. pip installs it into {}", folder.display()));
@@ -150,7 +156,7 @@ fn maturin() -> Result<Option<PathBuf>> {
 }
 
 /// The Python that environments are made of, 3.10 or newer.
-fn python() -> Option<PathBuf> {
+fn interpreter() -> Option<PathBuf> {
     let named = std::env::var_os("RECTIFY_PYTHON").map(PathBuf::from);
     let found = named.or_else(|| ["python3", "python"].into_iter().find_map(find))?;
     let new_enough = "import sys, venv; sys.exit(sys.version_info < (3, 10))";
@@ -168,7 +174,7 @@ struct Environment(PathBuf);
 impl Environment {
     /// A new one, which sees what the Python it is made of has: torch is too large to be fetched for a test.
     fn new(folder: &Path) -> Result<Self> {
-        let python = python().context("there is no Python 3.10 or newer with the module venv")?;
+        let python = interpreter().context("there is no Python 3.10 or newer with the module venv")?;
         run(Command::new(&python).args(["-m", "venv", "--clear"]).arg(folder))?;
         let environment = Self(folder.to_owned());
         let site = "import site; print('\\n'.join(site.getsitepackages()))";

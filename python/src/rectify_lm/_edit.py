@@ -32,6 +32,9 @@ class Temporary:
         self.path = Path(tempfile.mkdtemp(prefix="rectify-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
+    def __deepcopy__(self, memo: object) -> Temporary:
+        return self  # It is one folder, however often it is named.
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -127,6 +130,9 @@ class Merged:
     def __fspath__(self) -> str:
         return os.fspath(self.folder)
 
+    def __str__(self) -> str:
+        return str(self.folder)  # What transformers makes of a path.
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -138,6 +144,9 @@ class Adapter:
 
     def __fspath__(self) -> str:
         return os.fspath(self.folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)  # What transformers makes of a path.
 
 
 def _parameter(name: str, change: torch.Tensor, parameters: dict[str, torch.nn.Parameter]) -> torch.nn.Parameter:

@@ -61,7 +61,7 @@ def _dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         if field.name == "raw":
-            found["raw"] = types.MappingProxyType(value)
+            found["raw"] = value
         elif field.name in value:
             found[field.name] = _as(_hints(kind)[field.name], value[field.name], f"{where}.{field.name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

@@ -88,7 +88,7 @@ def run(arguments: Sequence[str], stdin: str | None = None) -> str:
         finally:
             messages.clear()
     for text in messages.warnings:
-        warnings.warn(text, RectifyWarning, stacklevel=3)
+        warnings.warn(text, RectifyWarning, stacklevel=_depth())
     if process.returncode != 0:
         raise Failed(messages.failure(process.returncode), printed)
     return printed
@@ -100,6 +100,14 @@ class Failed(RectifyError):
     def __init__(self, failure: RectifyError, output: str) -> None:
         super().__init__(failure.kind, failure.message, failure.field)
         self.output = output
+
+
+def _depth() -> int:
+    """How many calls up the caller of this package is, as `warnings.warn` counts them where this is called."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def flag(name: str, value: str | os.PathLike[str] | int | float | None) -> list[str]:
