@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import io
 import json
 import os
 import pickle
@@ -19,7 +20,15 @@ from typing import Any
 import pytest
 
 import rectify_lm
-from rectify_lm import Edit, Fact, Model, Neighbor, RectifyError, RectifyWarning, program
+from rectify_lm import (
+    Edit,
+    Fact,
+    Model,
+    Neighbor,
+    RectifyError,
+    RectifyWarning,
+    program,
+)
 
 PROMPT = "Willa Farolde was born in the city of"
 
@@ -50,7 +59,7 @@ def test_every_field_of_a_report_is_known(edit: Edit, model: Model) -> None:
                 check(entry)
         elif dataclasses.is_dataclass(value):
             names = {field.name for field in dataclasses.fields(value)} - {"raw"}
-            unknown = set(getattr(value, "raw")) - names
+            unknown = set(raw(value)) - names
             # Each document says which version of its shape it is; an answer's is nobody's business.
             assert unknown <= {"schema"}, f"{type(value).__name__}: {unknown}"
             for name in names:
@@ -76,7 +85,11 @@ def test_an_edit_is_made_and_asked_again(edit: Edit, model: Model) -> None:
 def test_what_was_asked_is_a_frame(edit: Edit) -> None:
     frame = edit.frame()
     assert list(frame["kind"]) == ["prompt", "paraphrase", "neighbor"]
-    assert list(frame["prompt"]) == [PROMPT, "The birthplace of Willa Farolde is", "Wenna Merune was born in the city of"]
+    assert list(frame["prompt"]) == [
+        PROMPT,
+        "The birthplace of Willa Farolde is",
+        "Wenna Merune was born in the city of",
+    ]
     assert frame["score"][0] == edit.facts[0].reliability
     assert frame["p_new_after"][0] == edit.facts[0].after.p_new
 
@@ -91,13 +104,24 @@ def test_settings_reach_the_editor(model: Model, fact: dict[str, Any]) -> None:
 
 
 def test_many_facts_are_written_one_on_top_of_the_other_or_at_once(model: Model, facts: Path) -> None:
-    sequential = model.edit_many(facts, index=range(0, 3), method="rome", v_num_grad_steps=3, contexts={"given": ["{}"]})
+    sequential = model.edit_many(
+        facts, index=range(0, 3), method="rome", v_num_grad_steps=3, contexts={"given": ["{}"]}
+    )
     assert [operation.edits for operation in sequential.report.operations] == [1, 2, 3]
     assert sequential.report.final_measure is not None and len(sequential.report.final_measure) == 3
     assert set(sequential.frame()["when"]) == {"operation", "end"}
     prompt = "The birthplace of {} is"
-    own = [Fact("Willa Farolde", prompt, "Marrowfield", neighbors=[Neighbor(PROMPT.replace("Willa Farolde", "Wenna Merune"))])]
-    batch = model.edit_many([*own, Fact("Wenna Merune", prompt, "Juniport")], "batch", method="memit", v_num_grad_steps=2)
+    own = [
+        Fact(
+            "Willa Farolde",
+            prompt,
+            "Marrowfield",
+            neighbors=[Neighbor(PROMPT.replace("Willa Farolde", "Wenna Merune"))],
+        )
+    ]
+    batch = model.edit_many(
+        [*own, Fact("Wenna Merune", prompt, "Juniport")], "batch", method="memit", v_num_grad_steps=2
+    )
     [operation] = batch.report.operations
     assert [fact.subject for fact in operation.facts] == ["Willa Farolde", "Wenna Merune"]
 
@@ -178,6 +202,41 @@ def test_warnings_are_warnings(model: Model) -> None:
     with pytest.warns(RectifyWarning, match="ends in a space") as warned:
         model.ask("The ", tokens=1)
     assert warned[0].filename == __file__, "the call that is warned of is the caller's"
+
+
+def test_what_the_program_says_is_shown_noted_or_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from rectify_lm._program import _Messages
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    caplog.set_level("INFO", logger="rectify_lm")
+    progress = {"progress": {"text": "fact 1 of 2: loss 0.5", "done": 3, "total": 20}}
+    said: list[dict[str, Any]] = [progress, {"say": "written"}, {"warning": "beware"}]
+    failure = {"failure": {"kind": "harmful", "message": "no", "field": "v_lr"}}
+
+    def messages(*lines: str) -> _Messages:
+        thread = _Messages(io.StringIO("".join(line + "\n" for line in lines)))
+        thread.join()
+        thread.clear()
+        return thread
+
+    heard = messages(*map(json.dumps, [*said, failure]))
+    assert terminal.getvalue() == "\r\x1b[Kfact 1 of 2: loss 0.5: 3 of 20\r\x1b[K"
+    assert (caplog.messages, heard.warnings) == (["written"], ["beware"])
+    error = heard.failure(2)
+    assert (error.kind, error.message, error.field) == ("harmful", "no", "v_lr")
+    # The parser of arguments, and a panic, say it in their own words.
+    assert str(messages("error: no such flag", "", "Usage: …").failure(2)) == "no such flag\n\nUsage: …"
+    assert (messages("thread 'main' panicked").failure(1).kind, messages().failure(130).kind) == (
+        "internal",
+        "cancelled",
+    )
 
 
 def test_what_looks_like_a_flag_is_a_text(model: Model) -> None:

@@ -17,7 +17,7 @@ PROMPT = "Willa Farolde was born in the city of"
 FOLDER = static_folder() / "models" / "demo-gpt2"
 
 
-def load(folder: "os.PathLike[str]" = FOLDER, dtype: Any = None) -> Any:
+def load(folder: os.PathLike[str] = FOLDER, dtype: Any = None) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or torch.float32).eval()
 
 
@@ -34,7 +34,7 @@ def check_answers(model: Any, ours: Model, edits: Edit | None, within: float = 1
     answer = ours.ask(PROMPT, top=20, edits=edits)
     found = next_token(model)
     values, ids = found.topk(20)
-    for candidate, value, token in zip(answer.top, values.tolist(), ids.tolist()):
+    for candidate, value, token in zip(answer.top, values.tolist(), ids.tolist(), strict=True):
         assert abs(candidate.p - value) < within, (candidate, value)
         if candidate.p > 1e-3:
             assert candidate.token == tokenizer.decode([token])
@@ -101,5 +101,5 @@ def test_llama_is_edited_as_well(fact: dict[str, Any], tmp_path: Path) -> None:
     folder = static_folder() / "models" / "demo-llama"
     theirs = edit.apply_to(load(folder))
     values, _ = next_token(theirs).topk(5)
-    for candidate, value in zip(ours.ask(PROMPT, edits=edit).top, values.tolist()):
+    for candidate, value in zip(ours.ask(PROMPT, edits=edit).top, values.tolist(), strict=True):
         assert abs(candidate.p - value) < 1e-6

@@ -63,8 +63,8 @@ class Edit:
         """A line a question that was asked: the prompts themselves, paraphrases, neighbours and consequences.
 
         `when` is ``operation``, right after the operation that wrote the fact, or ``end``, with all edits in place
-        (sequential mode). `score` is the reliability of a prompt, the token accuracy of a paraphrase or consequence, and of
-        a neighbour the share of predictions that stayed.
+        (sequential mode). `score` is the reliability of a prompt, the token accuracy of a paraphrase or consequence,
+        and of a neighbour the share of predictions that stayed.
         """
         import pandas
 
@@ -73,13 +73,13 @@ class Edit:
     def apply_to(self, model: M) -> M:
         """Adds the change to a model's parameters, in place, and returns the model.
 
-        Parameters are found by their names, with or without the prefix that a class adds (``transformer.``), and must have
-        the shapes that the checkpoint has. Sums are made in 32 bits and rounded once to the parameter's type. All is checked
-        before anything is changed.
+        Parameters are found by their names, with or without the prefix that a class adds (``transformer.``), and must
+        have the shapes that the checkpoint has. Sums are made in 32 bits and rounded once to the parameter's type. All
+        is checked before anything is changed.
 
         Raises:
-            RectifyError: When a matrix is not there, or more than once, or has another shape, or is stored in another way
-                (quantized).
+            RectifyError: When a matrix is not there, or more than once, or has another shape, or is stored in another
+                way (quantized).
         """
         import torch
         from safetensors.torch import load_file

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from ._edit import Edit
 
-#: Whose turn it is. ``bad_input``, ``not_found``: the caller's, and the message says what to change. ``harmful``: a guard
-#: rejected an edit that would damage the model; ``allow_harm=True`` lifts it. ``unfinished``: a part is done and kept, and
-#: the same call finishes the rest. ``cancelled``: somebody stopped it. ``device``: it is missing, was lost, or ran out of
-#: memory. ``internal``: anything else, a bug of ours included.
+#: Whose turn it is. ``bad_input``, ``not_found``: the caller's, and the message says what to change. ``harmful``: a
+#: guard rejected an edit that would damage the model; ``allow_harm=True`` lifts it. ``unfinished``: a part is done and
+#: kept, and the same call finishes the rest. ``cancelled``: somebody stopped it. ``device``: it is missing, was lost,
+#: or ran out of memory. ``internal``: anything else, a bug of ours included.
 Kind = Literal["bad_input", "not_found", "harmful", "unfinished", "cancelled", "device", "internal"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -25,7 +25,7 @@ Regularizer = Literal["rect", "random", "pca", "low_rank", "prune"]
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its name: a bundled model's id, a folder in Hugging Face's layout, or owner/name on the Hugging Face Hub.
+    """A model by its name: a bundled model's id, a folder in Hugging Face's layout, or owner/name on its Hub.
 
     Nothing is read before something is asked of it, and each call runs the program once.
     """
@@ -82,8 +82,8 @@ class Model:
             regularizer: What is kept of the update; all of it when absent.
             keep: The share that the regularizer keeps, above 0 and at most 1; the paper's 0.4 when absent.
             seed: Seeds the sampled contexts and the random regularizer.
-            covariance: Second moments of keys: a folder of ``rectify stats``, ``identity`` or ``none``. Those beside the
-                model when absent.
+            covariance: Second moments of keys: a folder of ``rectify stats``, ``identity`` or ``none``. Those beside
+                the model when absent.
             hypernetwork: MEND's trained file; the one beside the model when absent.
             hparams: Settings from elsewhere: EasyEdit's YAML, ROME's or MEMIT's JSON, or our TOML.
             allow_harm: Go on even if an update is as large as its matrix or the model forgets how to speak.
@@ -118,10 +118,10 @@ class Model:
         """Writes many facts into one model, ``sequential``: one on top of the other, or as one ``batch``.
 
         Args:
-            facts: `Fact`\\ s, records of an edit set, or the path of an edit set: zsRE, CounterFact, KnowEdit or our own.
+            facts: Of type `Fact`, records of an edit set, or its path: zsRE, CounterFact, KnowEdit or our own.
             index: Which records of it, a `range` with step 1; all when absent.
-            skip_bad: Leave out records that cannot be edited; otherwise the first of them is an error, whose `partial` has
-                the edits made before it.
+            skip_bad: Leave out records that cannot be edited; otherwise the first of them is an error, whose `partial`
+                has the edits made before it.
 
         The other arguments are those of `edit`.
         """
@@ -149,8 +149,8 @@ class Model:
 
         Args:
             tasks: Their ids, or ``all``: the paper's eight.
-            data: The folder of their files: ``rectify data fetch`` fetches the published ones, and `static_folder()` has
-                small ones in ``tasks/demo``.
+            data: The folder of their files: ``rectify data fetch`` fetches the published ones, and `static_folder()`
+                has small ones in ``tasks/demo``.
             limit: At most so many records of each, evenly spaced through the file.
             edits: A change to apply first: an `Edit`, or a folder or file that one was written to.
             out: Write the report into this folder.

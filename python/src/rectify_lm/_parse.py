@@ -54,7 +54,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         kinds = (kinds[0],) * len(values)
     if len(kinds) != len(values):
         raise RectifyError("internal", f"{where} has {len(values)} entries; expected {len(kinds)}")
-    return tuple(_as(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, values)))
+    return tuple(_as(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, values, strict=True)))
 
 
 def _dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:

@@ -81,11 +81,11 @@ def run(arguments: Sequence[str], stdin: str | None = None) -> str:
             _feed(process.stdin, stdin)
             printed = process.stdout.read()
             process.wait()
-            messages.join()
         except BaseException:
             _end(process)
             raise
         finally:
+            messages.join()
             messages.clear()
     for text in messages.warnings:
         warnings.warn(text, RectifyWarning, stacklevel=_depth())

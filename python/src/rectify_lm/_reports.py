@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class _Document:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -379,5 +378,3 @@ class MergeReport(_Document):
     format: str
     tensors: tuple[WrittenTensor, ...]
     modules: tuple[AdaptedModule, ...]
-
-
