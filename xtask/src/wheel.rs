@@ -55,7 +55,9 @@ pub fn check() -> Result<()> {
         say(format!("Python: SKIPPED, for pip cannot install {}", needs.join(", ")));
         return Ok(());
     }
-    run(environment.command(&["-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]).arg(&wheel))?;
+    run(environment
+        .command(&["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"])
+        .arg(&wheel))?;
     run(&mut environment.command(&["-m", "mypy"]))?;
     run(&mut environment.command(&["-m", "pytest", "--quiet", "-rs"]))
 }
