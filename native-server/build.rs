@@ -1,5 +1,7 @@
 //! What `rectify --version` says beside the number: the commit, the devices that are compiled in, and the target.
 
+#![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -258,8 +258,9 @@ def test_a_temporary_folder_lives_as_long_as_its_edit(model: Model, fact: dict[s
 
 
 INTERRUPTED = """
-import json, sys
+import json, signal, sys
 from rectify_lm import Model
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever started this may have it ignored.
 fact = json.loads(sys.argv[1])
 print("begins", flush=True)
 try:
