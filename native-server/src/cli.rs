@@ -25,7 +25,7 @@ use rectify_protocol::{Command, Event, Failure, Kind, ModelInfo, Precision, Prog
 use crate::{
     device::DeviceKind,
     engine::{self, Cancel},
-    io,
+    io::{self, Messages},
     models::{Source, Static, resolve},
     progress::Line,
 };
@@ -35,7 +35,7 @@ use crate::{
 /// Exit codes: 0, done; 2, bad usage or bad input; 75, a part is done and the same command finishes the rest; 130,
 /// stopped by Ctrl-C; 1, anything else.
 #[derive(Debug, Parser)]
-#[command(name = "rectify", version, arg_required_else_help = true)]
+#[command(name = "rectify", version = crate::VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Subcommands,
@@ -46,7 +46,8 @@ pub struct Cli {
 /// Where models come from, and how they are read.
 #[derive(Debug, Default, clap::Args)]
 struct Place {
-    /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static
+    /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static, or what is installed
+    /// with this program
     #[arg(long = "static", global = true, value_name = "DIR")]
     static_folder: Option<PathBuf>,
     /// Ignore a key of config.json or a tensor that would be refused; reports say so. May be repeated
@@ -55,6 +56,9 @@ struct Place {
     /// How matrices are stored: f32, or f16 for half the memory; sums and edits stay in 32 bits, and reports say so
     #[arg(long, global = true, default_value_t, value_name = "f32|f16")]
     precision: Precision,
+    /// How stderr is written: as text, or as json for programs: each line an object with progress, say, warning or failure
+    #[arg(long, global = true, default_value = "text", value_name = "text|json", hide_possible_values = true)]
+    messages: Messages,
 }
 
 impl Place {
@@ -119,6 +123,7 @@ impl Subcommands {
 /// Runs the program.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let place = &cli.place;
+    place.messages.speak();
     for (flag, given) in [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default())] {
         if given && !cli.command.reads_a_model() {
             return Err(Failure::bad_input(format!(
@@ -317,11 +322,12 @@ mod tests {
         );
         check_usage("rectify mend train --model M --facts F --validation V --out FILE --outer prompt --lr 1e-3", &[]);
         check_usage("rectify models list", &[]);
+        check_usage("rectify models where --messages json", &[]);
         check_usage("rectify models check --json", &[]);
         check_usage("rectify models convert --model M --dtype f16 --out DIR", &[]);
         check_usage("rectify models hash DIR", &[]);
         check_usage("rectify models fetch openai-community/gpt2@main", &[]);
-        check_usage("rectify models merge --model M --edits DIR --out DIR --dtype f32", &[]);
+        check_usage("rectify models merge --model M --edits DIR --out DIR --dtype f32 --json", &[]);
         check_usage("rectify models merge --model M --edits DIR --out DIR --format lora --rank 4", &[]);
         check_usage("rectify delta BASE EDITED --out DIR --json", &[]);
         check_usage("rectify data list", &[]);

@@ -12,6 +12,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Failure, RunReport, Summary};
 use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -208,7 +209,7 @@ pub fn layout(source: &Source) -> Result<Layout, Failure> {
 }
 
 /// What an adapter holds of one matrix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Adapted {
     /// The module.
     pub module: String,

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use memmap2::Mmap;
@@ -181,9 +182,54 @@ pub fn print(out: &mut dyn io::Write, text: &str) -> Result<(), Failure> {
     }
 }
 
+/// How stderr is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Messages {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: each line is an object with one field, which says what it is.
+    Json,
+}
+
+/// Whether stderr is for programs. Said once, by the command line.
+static FOR_PROGRAMS: AtomicBool = AtomicBool::new(false);
+
+impl Messages {
+    /// Writes stderr so from now on.
+    pub fn speak(self) {
+        FOR_PROGRAMS.store(self == Self::Json, Ordering::Relaxed);
+    }
+
+    /// How stderr is written.
+    pub fn spoken() -> Self {
+        if FOR_PROGRAMS.load(Ordering::Relaxed) { Self::Json } else { Self::Text }
+    }
+}
+
+/// A line on stderr; when nobody reads it any more, nobody is left to tell.
+fn tell<T: Serialize>(kind: &str, value: T, text: &str) {
+    let line = match Messages::spoken() {
+        Messages::Text => format!("{text}\n"),
+        Messages::Json => format!("{}\n", serde_json::json!({ kind: value })),
+    };
+    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+}
+
 /// A line for the person at the terminal; never on stdout.
 pub fn say(message: &str) {
-    let _ = io::Write::write_all(&mut io::stderr(), format!("{message}\n").as_bytes());
+    tell("say", message, message);
+}
+
+/// Says what a command failed of.
+pub fn fail(failure: &Failure) {
+    tell("failure", failure, &format!("error: {failure}"));
+}
+
+/// Says how far a command is, where no terminal shows it.
+pub fn say_progress(text: &str, done: u64, total: u64) {
+    let progress = serde_json::json!({ "text": text, "done": done, "total": total });
+    tell("progress", progress, &format!("{text}: {done} of {total}"));
 }
 
 /// Whether a prompt is another text than it seems: what models say next begins with the space.
@@ -198,5 +244,5 @@ pub fn warn_of_space(what: &str) {
 
 /// A warning for the person at the terminal; never on stdout.
 pub fn warn(message: &str) {
-    say(&format!("warning: {message}"));
+    tell("warning", message, &format!("warning: {message}"));
 }

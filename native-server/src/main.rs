@@ -1,10 +1,13 @@
 //! The program `rectify`: arguments in, exit code out.
 
-use std::{io::Write, panic::catch_unwind, process::ExitCode};
+use std::{panic::catch_unwind, process::ExitCode};
 
 use clap::Parser;
 use rectify_protocol::Kind;
-use rectify_server::cli::{self, Cli};
+use rectify_server::{
+    cli::{self, Cli},
+    io,
+};
 
 /// Tensors come and go in each step; the system's allocator gives their pages back each time and clears them anew.
 #[global_allocator]
@@ -18,8 +21,7 @@ fn main() -> ExitCode {
         return ExitCode::from(1); // A panic has said where it happened.
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
-    // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    io::fail(&failure);
     match failure.kind {
         Kind::BadInput | Kind::NotFound | Kind::Harmful => ExitCode::from(2),
         Kind::Unfinished => ExitCode::from(75),

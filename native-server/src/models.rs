@@ -9,7 +9,7 @@ use rectify_core::{
 };
 use rectify_protocol::{Catalog, CatalogModel, Failure, Kind, Precision, Progress, nearest};
 
-use crate::{engine, hparams, hub, io};
+use crate::{engine, hparams, hub, installed, io};
 
 /// The folder with what is shipped as it is, and its catalog.
 #[derive(Clone, Debug)]
@@ -22,26 +22,30 @@ pub struct Static {
 
 /// The variable that names the static folder.
 const ENVIRONMENT: &str = "RECTIFY_STATIC";
+const NAME_IT: &str = "name the folder that holds it with --static or RECTIFY_STATIC";
+
+/// The list of the bundled models, by which the static folder is known.
+const CATALOG: &str = "models.json";
 
 impl Static {
-    /// Finds the folder: the flag's, the environment's, `./static`, or the one this program was built beside.
+    /// Finds the folder: the flag's, the environment's, `./static`, the one that is installed with this program, or the one
+    /// it was built beside.
     pub fn find(flag: Option<&Path>) -> Result<Self, Failure> {
         let named = flag.map(Path::to_owned).or_else(|| std::env::var_os(ENVIRONMENT).map(PathBuf::from));
-        let built_beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../static");
-        let folder = named.unwrap_or_else(|| {
-            let here = PathBuf::from("static");
-            if here.join("models.json").is_file() { here } else { built_beside }
-        });
-        Self::open(&folder)
+        if let Some(folder) = named {
+            return Self::open(&folder);
+        }
+        let mut places = installed::places("static", "static");
+        places.extend(Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|built_beside| built_beside.join("static")));
+        let folder = installed::first_with(CATALOG, &places);
+        Self::open(&folder.map_err(|problem| Failure::new(Kind::NotFound, format!("{problem}; {NAME_IT}")))?)
     }
 
     /// Reads `models.json` of this folder.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
-        let path = folder.join("models.json");
-        let text = io::read_text(&path).map_err(|failure| Failure {
-            message: format!("{failure}; name the folder that holds it with --static or {ENVIRONMENT}"),
-            ..failure
-        })?;
+        let path = folder.join(CATALOG);
+        let text =
+            io::read_text(&path).map_err(|failure| Failure { message: format!("{failure}; {NAME_IT}"), ..failure })?;
         let catalog = serde_json::from_str(&text)
             .map_err(|error| Failure::bad_input(format!("{} is not a list of models: {error}", path.display())))?;
         Ok(Self { folder: folder.to_owned(), catalog })
@@ -245,13 +249,13 @@ mod tests {
 
     use super::*;
 
-    const CATALOG: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
+    const LIST: &str = r#"{"models": [{"id": "demo-small", "name": "Demo", "folder": "models/demo", "licence": "MIT",
         "description": "", "architecture": "gpt2", "layers": 4, "context": 64, "memory_load": 0, "memory_edit": 0,
         "files": [{"path": "config.json", "size": 2, "sha256": "00"}]}]}"#;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("models.json"), CATALOG).unwrap();
+        fs::write(folder.path().join("models.json"), LIST).unwrap();
         folder
     }
 

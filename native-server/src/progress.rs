@@ -9,9 +9,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rectify_protocol::Progress;
 
-use crate::io;
+use crate::io::{self, Messages};
 
-/// One line on stderr that follows the work; where stderr is no terminal, a line a minute.
+/// One line on stderr that follows the work; where stderr is no terminal, a line a minute, and for programs many.
 #[derive(Debug)]
 pub struct Line {
     bar: ProgressBar,
@@ -20,14 +20,19 @@ pub struct Line {
     told: Option<Cell<Instant>>,
 }
 
-/// How often a file or a log is told how far a command is.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How often a file, a log or a program is told how far a command is.
+fn tell_every() -> Duration {
+    match Messages::spoken() {
+        Messages::Text => Duration::from_secs(60),
+        Messages::Json => Duration::from_millis(200),
+    }
+}
 
 impl Line {
     /// A line that is not there yet.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && Messages::spoken() == Messages::Text;
         if terminal {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -57,9 +62,9 @@ impl Line {
         self.bar.set_length(total);
         self.bar.set_position(done);
         let text = format!("{}{text}", self.prefix);
-        if let Some(told) = self.told.as_ref().filter(|told| told.get().elapsed() >= TELL_EVERY) {
+        if let Some(told) = self.told.as_ref().filter(|told| told.get().elapsed() >= tell_every()) {
             told.set(Instant::now());
-            io::say(&format!("{text}: {done} of {total}"));
+            io::say_progress(&text, done, total);
         }
         self.bar.set_message(text);
     }

@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use rectify_core::model::open;
 use rectify_protocol::Failure;
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
+use serde::Serialize;
 
 use crate::{io, models::Source, output::OutDir};
 
@@ -66,7 +67,7 @@ pub struct Change {
 }
 
 /// What was written where a change was added.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Written {
     /// The tensor.
     pub name: String,

@@ -5,6 +5,7 @@ mod desk;
 mod edit;
 mod eval;
 mod hub;
+mod installed;
 mod jobs;
 mod merge;
 #[cfg(unix)]

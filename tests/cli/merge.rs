@@ -10,7 +10,7 @@ use std::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, PROMPT, check_refused, document, fact, golden, rectify};
+use crate::desk::{Desk, PROMPT, check_refused, document, fact, golden};
 
 /// What a model says, unrounded.
 fn top(model: &str, more: &[&str]) -> Value {
@@ -23,8 +23,9 @@ fn a_merged_model_answers_as_the_edit_does() {
         let (desk, model) = (Desk::new(&json!([fact()])), golden(name));
         let (edits, merged) = (desk.text("edits"), desk.text("merged"));
         document(&desk.edit(&model, &desk.contexts(), &["--out", &edits, "--json"]));
-        let output = rectify(&["models", "merge", "--model", &model, "--edits", &edits, "--out", &merged]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let merge = ["models", "merge", "--model", &model, "--edits", &edits, "--out", &merged, "--json"];
+        let written = document(&merge);
+        assert_eq!((&written["out"], &written["tensors"][0]["dtype"]), (&json!(merged), &json!("F32")), "{written}");
         assert_ne!(top(&model, &[]), top(&merged, &[]));
         assert_eq!(top(&model, &["--edits", &edits]), top(&merged, &[]), "{name}: bit for bit");
         let card = fs::read_to_string(desk.path("merged/README.md")).expect("a model card");
@@ -52,8 +53,8 @@ fn an_adapter_s_factors_are_the_edit() {
         let (edits, adapter) = (desk.text("edits"), desk.text("adapter"));
         document(&desk.edit(&model, &desk.contexts(), &["--out", &edits, "--json"]));
         let merge = ["models", "merge", "--model", &model, "--edits", &edits, "--format", "lora", "--out", &adapter];
-        let output = rectify(&merge);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let written = document(&[&merge[..], &["--json"]].concat());
+        assert_eq!((&written["modules"][0]["module"], &written["modules"][0]["rank"]), (&json!(module), &json!(1)));
         let config: Value =
             serde_json::from_slice(&fs::read(desk.path("adapter/adapter_config.json")).expect("reads")).expect("JSON");
         assert_eq!(config["target_modules"], json!([module]));

@@ -14,6 +14,7 @@ mod shell;
 mod test;
 mod tidy;
 mod web;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ const COMMANDS: &[Command] = &[
     ("test", "[NAME]", "run every test, the browser's too; or the native ones whose name contains NAME", test::test),
     ("rectify", "ARGS…", "build the program and run it", web::rectify),
     ("fuzz", "[--minutes N]", "break files for N minutes and see that every reader says what is wrong", test::fuzz),
-    ("ci", "", "formatting, lints, edges, tidy, deny, then every test", test::ci),
+    ("ci", "", "formatting, lints, edges, tidy, deny, then every test, the Python package's last", test::ci),
     ("web", "[--debug] [--no-webgpu]", "build the page into dist/", web::web),
     ("webgpu", "[--publish]", "build the worker for WebGPU into dist/", web::webgpu),
     ("site", "DIR [--no-webgpu]", "build the page into DIR for any static host, to be used and embedded", web::site),
@@ -35,6 +36,8 @@ const COMMANDS: &[Command] = &[
     ("edges", "", "check which crate depends on which, and that files do not in a circle", edges::edges),
     ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
+    ("wheel", "[--release]", "make the Python package with the program in it: dist-wheel/*.whl", wheel::wheel),
+    ("python", "", "types and tests of the Python package, as whoever installs the wheel has it", wheel::python),
     (
         "card-kit",
         "DIR [--devices vulkan,cuda] [--no-page]",

@@ -38,7 +38,7 @@ pub fn setup(args: &mut Args) -> Result<()> {
 }
 
 /// Where programs lie that the system does not have.
-fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     cache().join("tools")
 }
 
@@ -214,7 +214,8 @@ exec cp "$input" "$output"
     )
 }
 
-fn write_program(file: &Path, text: &str) -> Result<()> {
+/// Writes a script that can be run, unless it is there.
+pub fn write_program(file: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(file).is_ok_and(|there| there == text) {
         return Ok(());
     }

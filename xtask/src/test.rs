@@ -9,7 +9,7 @@ use crate::{
     Args, deny, edges,
     setup::{Browser, Web, sentence_pieces},
     shell::{cargo, run, run_watched, say, web_target_dir},
-    tidy, web,
+    tidy, web, wheel,
 };
 
 /// Packages whose tests run on this machine's processor.
@@ -51,6 +51,7 @@ pub fn ci(args: &mut Args) -> Result<()> {
     check("fmt", run(cargo().args(["fmt", "--all", "--check"])));
     check("clippy", clippy());
     check("test", all_tests());
+    check("python", wheel::check());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }

@@ -139,7 +139,7 @@ impl Args {
             Covariance::Bundled | Covariance::None => None,
         };
         RunCommand {
-            program: crate::PROGRAM.into(),
+            program: crate::PROGRAM_IN_FULL.into(),
             facts: self.facts_name(),
             format: format.into(),
             index: [range.start, range.end],

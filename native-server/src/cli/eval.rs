@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     }
     let report = EvalReport {
         schema: 1,
-        program: crate::PROGRAM.into(),
+        program: crate::PROGRAM_IN_FULL.into(),
         model: args.model.clone(),
         model_hash: desk.info().hash,
         edits: args.edits.as_ref().map(|path| path.display().to_string()),

@@ -34,6 +34,8 @@ pub(super) enum Subcommands {
         #[arg(long)]
         json: bool,
     },
+    /// Print the folder of what comes with the program: models, facts, tasks, grids and settings
+    Where,
     /// Fetch a model of the Hugging Face Hub into its cache, and print its folder; for machines that will have no network
     Fetch {
         /// owner/name, or owner/name@revision
@@ -84,10 +86,14 @@ pub(super) struct Merge {
     /// The adapter's rank; the smallest that leaves out nothing but noise when absent
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     rank: Option<u32>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// How an edited model is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Form {
     Model,
     Lora,
@@ -119,6 +125,11 @@ pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> 
                 n => Err(io::internal(format!("{n} of {} models are not as models.json says", report.len()))),
             }
         }
+        Subcommands::Where => {
+            let folder = Static::find(place.static_folder.as_deref())?.folder;
+            let folder = fs::canonicalize(&folder).map_err(|error| io::cannot_read(&folder, &error))?;
+            io::print(out, &format!("{}\n", folder.display()))
+        }
         Subcommands::Fetch { name } => {
             let not = || Failure::bad_input(format!("{name:?} is no name of the Hub: expected owner/name"));
             let folder = hub::models::folder(&hub::models::Name::parse(name).ok_or_else(not)?)?;
@@ -127,7 +138,7 @@ pub(super) fn run(command: &Subcommands, place: &Place, out: &mut dyn Write) -> 
         Subcommands::Convert(args) => {
             write_model(&place.model(&args.model)?, None, Some(args.dtype), &args.out).map(drop)
         }
-        Subcommands::Merge(args) => merge(args, place),
+        Subcommands::Merge(args) => merge(args, place, out),
         Subcommands::Hash { folder } => io::print(out, &io::to_json(&hash(folder)?)?),
     }
 }
@@ -207,39 +218,53 @@ fn hash(folder: &Path) -> Result<Vec<CatalogFile>, Failure> {
     Ok(files)
 }
 
+/// What `merge --json` prints.
+#[derive(Serialize)]
+struct Merged<'a> {
+    schema: u32,
+    out: &'a Path,
+    format: Form,
+    /// A whole model's changed tensors.
+    tensors: Vec<Written>,
+    /// An adapter's modules.
+    modules: Vec<Adapted>,
+}
+
 /// Writes a model with edits in it, and says what became of them.
-fn merge(args: &Merge, place: &Place) -> Result<(), Failure> {
+fn merge(args: &Merge, place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     let (path, bytes) = read_delta(&args.edits)?;
     let edits = Edits::read(path, &bytes)?;
     let source = place.model(&args.model)?;
-    if args.format == Form::Lora {
-        if args.dtype.is_some() {
+    let mut merged =
+        Merged { schema: 1, out: &args.out, format: args.format, tensors: Vec::new(), modules: Vec::new() };
+    match args.format {
+        Form::Lora if args.dtype.is_some() => {
             return Err(Failure::bad_input("--dtype is for whole models; an adapter is of f32"));
         }
-        for Adapted { module, rank, error } in
-            write_adapter(&source, &edits, args.rank.map(|rank| rank as usize), &args.out)?
-        {
-            io::say(&format!("{module}: rank {rank}, which leaves out {:.3}% of the change", error * 100.0));
-            if error > WORTH_A_WARNING {
-                io::warn(
-                    "a larger --rank keeps more of the change; the adapter does not answer exactly as the edit does",
-                );
-            }
+        Form::Model if args.rank.is_some() => return Err(Failure::bad_input("--rank is for --format lora")),
+        Form::Lora => {
+            merged.modules = write_adapter(&source, &edits, args.rank.map(|rank| rank as usize), &args.out)?;
         }
-        io::say(&format!("written to {}", args.out.display()));
-        return Ok(());
+        Form::Model => merged.tensors = write_model(&source, Some(edits), args.dtype, &args.out)?,
     }
-    if args.rank.is_some() {
-        return Err(Failure::bad_input("--rank is for --format lora"));
+    say_what_is_lost(&merged);
+    io::say(&format!("written to {}", args.out.display()));
+    if args.json { io::print(out, &io::to_json(&merged)?) } else { Ok(()) }
+}
+
+fn say_what_is_lost(merged: &Merged<'_>) {
+    for Adapted { module, rank, error } in &merged.modules {
+        io::say(&format!("{module}: rank {rank}, which leaves out {:.3}% of the change", error * 100.0));
+        if *error > WORTH_A_WARNING {
+            io::warn("a larger --rank keeps more of the change; the adapter does not answer exactly as the edit does");
+        }
     }
-    for Written { name, dtype, rounding } in write_model(&source, Some(edits), args.dtype, &args.out)? {
+    for Written { name, dtype, rounding } in &merged.tensors {
         io::say(&format!("{name}: stored as {dtype:?}, whose rounding changes the edit by {:.3}%", rounding * 100.0));
-        if rounding > WORTH_A_WARNING {
+        if *rounding > WORTH_A_WARNING {
             io::warn("the model will answer slightly otherwise than the edit does; --dtype f32 keeps all of the edit");
         }
     }
-    io::say(&format!("written to {}", args.out.display()));
-    Ok(())
 }
 
 /// What is lost of a change, as a share of it, that a person should know of.

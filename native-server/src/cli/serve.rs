@@ -11,7 +11,7 @@ use crate::{
     device::DeviceKind,
     engine::Engine,
     http::{self, AppState, Limits, Settings, Token},
-    io,
+    installed, io,
     jobs::{self, Jobs, dispatch::Dispatcher, local::Local, shelf::Shelf, slurm::Slurm},
     models::Static,
 };
@@ -24,9 +24,9 @@ pub(super) struct Args {
     /// The folder with models.json and the bundled models and facts. Default: as for the other commands
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The folder with the built page
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    site: PathBuf,
+    /// The folder with the built page. Default: ./dist, or what is installed with this program
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
     /// The folder that holds the sweeps' folders, for the page to draw
     #[arg(long, value_name = "DIR", default_value = "sweeps")]
     sweeps: PathBuf,
@@ -57,6 +57,13 @@ pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
     args.device.open()?; // Says at once when it was not compiled in.
     let statics = Arc::new(Static::find(args.data.as_deref().or(place.static_folder.as_deref()))?);
     let engine = Engine::start(statics.clone(), args.device)?;
+    let (site, no_page) = match &args.site {
+        Some(folder) => (folder.clone(), None),
+        None => match installed::first_with("index.html", &installed::places("dist", "site")) {
+            Ok(folder) => (folder, None),
+            Err(problem) => (PathBuf::from("dist"), Some(problem)),
+        },
+    };
     let token = token(args)?;
     let jobs = match jobs(args, statics.clone()) {
         Ok(jobs) => Some(Arc::new(jobs)),
@@ -69,7 +76,7 @@ pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
     let settings = |listen: SocketAddr| Settings {
         statics,
         engine,
-        site: args.site.clone(),
+        site,
         sweeps: args.sweeps.clone(),
         jobs: jobs.clone(),
         device: args.device,
@@ -78,7 +85,7 @@ pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
         limits: Limits::default(),
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
-    runtime.block_on(serve(args.listen, settings))
+    runtime.block_on(serve(args.listen, settings, no_page))
 }
 
 fn jobs(args: &Args, statics: Arc<Static>) -> Result<Jobs, Failure> {
@@ -125,12 +132,19 @@ fn token(args: &Args) -> Result<Option<Token>, Failure> {
 /// A token that cannot be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
-async fn serve(listen: SocketAddr, settings: impl FnOnce(SocketAddr) -> Settings) -> Result<(), Failure> {
+async fn serve(
+    listen: SocketAddr,
+    settings: impl FnOnce(SocketAddr) -> Settings,
+    no_page: Option<String>,
+) -> Result<(), Failure> {
     let cannot_listen = |error| Failure::bad_input(format!("cannot listen on {listen}: {error}"));
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let state = AppState::new(settings(address));
     io::say(&format!("listening on http://{address}"));
+    if let Some(problem) = no_page {
+        io::warn(&format!("there is no page to serve: {problem}; --site names its folder"));
+    }
     let sweeper = state.clone();
     tokio::spawn(async move {
         loop {

@@ -70,6 +70,7 @@ pub(super) async fn submit(
     let request: JobRequest = serde_json::from_str(&text)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a job: {error}")))?;
     let key = key(&headers)?;
+    let _turn = state.0.heavy.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
     let submitted = state.with_jobs(move |jobs| jobs.submit(key.as_deref(), &text, request)).await;
     let (job, is_new) = submitted.map_err(|mut refusal| {
         if refusal.failure.field.as_deref() == Some(KEY) {
@@ -198,8 +199,7 @@ pub(super) async fn report(
         "report.json" => ("application/json", "inline"),
         _ => return Err(Refusal::not_found("a job has report.html, report.csv and report.json")),
     };
-    // Reading rows takes as much memory as they do; one report at a time.
-    let _turn = state.0.reports.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
+    let _turn = state.0.heavy.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
     let text = state.with_jobs(move |jobs| {
         let job = jobs.job(&id)?;
         let folder = jobs.rows(&job);

@@ -66,8 +66,8 @@ struct Shared {
     listed: files::Listed,
     sessions: sessions::Registry,
     closing: watch::Sender<bool>,
-    /// Who draws a report.
-    reports: Semaphore,
+    /// Whoever reads a grid or rows as a whole, which takes as much memory as they do: one at a time.
+    heavy: Semaphore,
 }
 
 impl AppState {
@@ -76,7 +76,7 @@ impl AppState {
         let listed = files::Listed::of(&settings.statics.catalog);
         let sessions = sessions::Registry::default();
         let closing = watch::Sender::new(false);
-        Self(Arc::new(Shared { settings, listed, sessions, closing, reports: Semaphore::new(1) }))
+        Self(Arc::new(Shared { settings, listed, sessions, closing, heavy: Semaphore::new(1) }))
     }
 
     /// Ends every event stream, which would otherwise keep the server open.
