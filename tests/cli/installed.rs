@@ -107,7 +107,7 @@ fn the_page_is_found_where_it_is_installed() {
     fs::write(site.join("index.html"), "<title>the page</title>").expect("writes");
     let (answer, said) = serve();
     assert!(answer.ends_with("<title>the page</title>"), "{answer}");
-    assert_eq!(said, "");
+    assert!(!said.contains("warning"), "{said}");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn the_version_says_which_commit_which_devices_and_which_machine() {
     let rest = said.trim().strip_prefix(version).and_then(|rest| rest.strip_suffix(')')).expect(&said);
     let [commit, devices, target] = rest.split("; ").collect::<Vec<_>>().try_into().expect(&said);
     let known = commit.strip_prefix("commit ").is_some_and(|commit| !commit.is_empty());
-    assert!(known || commit == "unknown commit", "{said}");
+    assert!(known || ["unknown commit", "development build"].contains(&commit), "{said}");
     assert!(devices.split(", ").next() == Some("cpu"), "{said}");
     assert!(target.contains(std::env::consts::ARCH), "{said}");
 }

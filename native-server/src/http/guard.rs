@@ -160,7 +160,11 @@ pub(super) async fn worded(request: Request, next: Next) -> Response {
 /// What a browser is told of every answer: what the page may load, who may show it in a frame, and that nobody learns
 /// where a visitor came from.
 pub(super) async fn labelled(request: Request, next: Next) -> Response {
-    let is_framed = ["/embed", "/embed.html"].contains(&request.uri().path());
+    let path = request.uri().path();
+    let is_framed = ["/embed", "/embed.html"].contains(&path);
+    let is_shared = is_framed || path == "/rectify-demo.js";
+    // A page that isolates itself shows frames, and lets them start workers, only if they do the same.
+    let is_isolated = is_framed || path.ends_with("/rectify-worker_loader.js");
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let ancestors = if is_framed { "*" } else { "'self'" };
@@ -173,6 +177,11 @@ pub(super) async fn labelled(request: Request, next: Next) -> Response {
     }
     if !is_framed {
         headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    }
+    let of = if is_shared { "cross-origin" } else { "same-origin" };
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static(of));
+    if is_isolated {
+        headers.insert("cross-origin-embedder-policy", HeaderValue::from_static("require-corp"));
     }
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -28,7 +28,7 @@ fn service_with(limits: Limits) -> Service {
         ("static/models/demo/config.json", "0123456789"),
         ("static/models/demo/notes.txt", "not listed"),
         ("static/facts/examples.json", "[]"),
-        ("site/index.html", "<title>page</title>"),
+        ("site/index.html", "<title>page</title><script type=module>start()</script><script src=x></script>"),
         ("site/app-0123456789abcdef_bg.wasm", "wasm"),
         ("site/plain.js", "script"),
         ("sweeps/one/rome.jsonl", "rows\nand half a li"),
@@ -133,6 +133,17 @@ async fn the_page_and_the_bundled_files_are_served() {
     assert!(service.header(get(wasm), "cache-control").await.contains("immutable"));
     assert_eq!(service.header(get("/plain.js"), "cache-control").await, "no-cache");
     assert_eq!(service.header(get("/"), "x-content-type-options").await, "nosniff");
+    assert_eq!(service.header(get("/"), "x-frame-options").await, "SAMEORIGIN");
+    assert_eq!(service.header(get("/embed.html"), "x-frame-options").await, "");
+    assert_eq!(service.header(get("/rectify-demo.js"), "cross-origin-resource-policy").await, "cross-origin");
+    let policy = service.header(get("/"), "content-security-policy").await;
+    // SHA-256 of `start()`, by `openssl dgst -sha256 -binary | base64`.
+    let hash = "'sha256-DIm7WJS6ZKDYe5qFLPy+h4JFI9Bol5QmYC57mt3Fb00='";
+    assert!(policy.contains(hash) && policy.contains("frame-ancestors 'self'"), "{policy}");
+    let policy = service.header(get("/embed"), "content-security-policy").await;
+    assert!(policy.contains("frame-ancestors *"), "{policy}");
+    let policy = service.header(get("/api/models"), "content-security-policy").await;
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
 }
 
 #[tokio::test]
@@ -295,5 +306,5 @@ async fn idle_sessions_make_room_for_others() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_ne!(service.create().await, first);
     let events = get(&format!("/api/sessions/{first}/events"));
-    check(service.ask(events).await, StatusCode::NOT_FOUND, "idle too long");
+    check(service.ask(events).await, StatusCode::NOT_FOUND, "nobody listened");
 }
