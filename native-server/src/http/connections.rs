@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::AppState;
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
-const HEAD_TIME: Duration = Duration::from_secs(15);
+const HEAD_TIME: Duration = Duration::from_secs(5);
 
 /// How long answers that are on their way are waited for at the end.
 const GRACE: Duration = Duration::from_secs(5);
