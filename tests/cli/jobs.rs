@@ -269,6 +269,22 @@ fn what_a_request_may_not_ask_is_refused_and_nothing_is_begun() {
     check(&sweep(json!({ "regularizers": ["rect 0%"] })), 400, "keep");
     check(&sweep(json!({ "limit": 0 })), 400, "limit");
     check(&sweep(json!({ "seeds": vec![0; 2000] })), 400, "seeds");
+    check(&sweep(json!({ "seeds": [0, 0] })), 400, "seeds has 0 twice");
+    check(&sweep(json!({ "seeds": [u64::MAX] })), 400, "too large");
+    check(&sweep(json!({ "tasks": ["sentiment", "sentiment"] })), 400, "twice");
+    let editors = |editors: Value| sweep(json!({ "editors": editors }));
+    check(&editors(json!([{ "method": "nope" }])), 400, "unknown method");
+    check(&editors(json!([{}])), 400, "no \"method\"");
+    check(&editors(json!([{ "method": "rome" }, { "method": "rome" }])), 400, "twice");
+    check(&editors(json!([{ "method": "rome", "nonsense": 1 }])), 400, "nonsense");
+    // What the record could not be read back with would be in every job's way.
+    for depth in 100..125 {
+        let nested = (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        let (status, text) = server.post("/api/jobs", &editors(json!([{ "method": "rome", "layers": nested }])), &[]);
+        assert_eq!(status, 400, "{depth}: {text}");
+    }
+    let parts = json!({ "work": { "sweep": { "template": GRID, "change": { "seeds": [0] } } }, "parts": 999 });
+    check(&parts, 400, "can be divided into 7");
     check(&json!({ "work": { "sweep": { "template": GRID } }, "parts": 0 }), 400, "parts");
     check(&json!({ "work": { "sweep": { "template": GRID } }, "parts": 1_000_000 }), 400, "parts");
     check(&json!({ "work": { "sweep": { "template": "llama-7b-figure-7" } } }), 400, "has not");

@@ -23,7 +23,7 @@ fn open(test: &'static str) -> (Site, Browser) {
     let site = Site::serve(test);
     let browser = Browser::open(test);
     // Any page of the site will do, and one without a program of its own leaves the processor to the worker.
-    browser.go(&format!("{}models.json", site.address));
+    browser.go(&format!("{}examples/report.html", site.address));
     (site, browser)
 }
 

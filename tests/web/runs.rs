@@ -185,7 +185,10 @@ fn what_the_visitor_does_is_run_on_many_facts() {
     page.wait("the form", SHORT, |page| state(page, RUNS) == "open" && page.enabled(RUN_BUTTON));
     page.click(RUN_MINE);
     dispatch(&page);
-    page.wait("the end", LONG, |page| state(page, RUN_VIEW) == "done");
+    page.wait("the end", LONG, |page| {
+        assert_ne!(state(page, RUN_VIEW), "failed", "{:?}", page.text(RUN_VIEW));
+        state(page, RUN_VIEW) == "done"
+    });
     let text = page.text(RUN_VIEW).unwrap_or_default();
     assert!(text.contains("ROME") && !text.contains("MEMIT"), "one editor, the page's: {text}");
     page.leave();

@@ -166,8 +166,7 @@ fn Order(desk: Desk, runs: Runs, machine: Machine, offer: JobOffer) -> impl Into
         }
         if mine.get_untracked() {
             let spec = untrack(|| desk.settings.spec());
-            let editor = serde_json::to_value(&spec.editor).ok().and_then(|editor| editor.as_object().cloned());
-            change.editors = Some(vec![editor.ok_or("the settings cannot be sent")?]);
+            change.editors = Some(vec![spec.editor.settings()]);
             let kept = [Regularizer::None, spec.regularizer];
             let kept = if kept[0] == kept[1] { &kept[..1] } else { &kept[..] };
             change.regularizers = Some(kept.iter().map(ToString::to_string).collect());
@@ -229,7 +228,7 @@ fn Order(desk: Desk, runs: Runs, machine: Machine, offer: JobOffer) -> impl Into
             <div class="field">
                 <label for=ids::RUN_PARTS>"Processes that share it"</label>
                 <input id=ids::RUN_PARTS type="number" min="1" max="10000" prop:value=parts
-                    on:input=move |event| parts.set(event_target_value(&event).parse().unwrap_or(1)) />
+                    on:change=move |event| parts.set(event_target_value(&event).parse().unwrap_or(1)) />
             </div>
             <label class="check">
                 <input type="checkbox" id=ids::RUN_MINE prop:checked=mine on:change:target=move |event| mine.set(event.target().checked()) />

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     ops::Range,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rectify_protocol::{Failure, Job, JobRequest, JobState, JobWork, Kind, Machine, RowsFile, SweepChange};
@@ -22,7 +22,8 @@ pub(super) enum Subcommands {
     Submit(Submit),
     /// Every job and how far it is
     List(Server),
-    /// Follow a job to its end. Exit code 0 when it is done, 1 when it failed, 130 when it was cancelled
+    /// Follow a job to its end. Exit code 0 when it is done, 1 when it failed, 130 when it was cancelled, 75 when the server
+    /// has not answered for ten minutes
     Watch(One),
     /// Stop a job; what was measured is kept
     Cancel(One),
@@ -64,7 +65,7 @@ pub(super) struct One {
 pub(super) struct Fetch {
     /// The job's id
     id: String,
-    /// Where to: a file that ends in .html, .csv or .json for a report, a folder for rows
+    /// Where to: for `report` a file that ends in .html (figures), .csv (a table) or .json (scores), for `rows` a folder
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     #[command(flatten)]
@@ -200,14 +201,24 @@ fn tell(one: &One, job: &Job, out: &mut dyn Write) -> Result<(), Failure> {
 fn watch(one: &One, out: &mut dyn Write) -> Result<(), Failure> {
     let client = one.server.client()?;
     let shown = Line::new();
-    let mut seen = None;
+    let (mut seen, mut away) = (None, None);
     loop {
         // A server that was started again goes on telling where it stopped.
         let job = match follow(&client, one.id()?, &mut seen, &shown) {
             Ok(Some(job)) => job,
-            Ok(None) => continue,
+            Ok(None) => {
+                away = None;
+                continue;
+            }
             Err(failure) if failure.kind == Kind::Device => {
-                shown.say(&format!("{failure}; trying again"));
+                let since = *away.get_or_insert_with(|| {
+                    shown.say(&format!("{failure}; trying again for {} minutes", PATIENCE.as_secs() / 60));
+                    Instant::now()
+                });
+                if since.elapsed() > PATIENCE {
+                    let message = format!("{failure}; the job goes on when the server does, and so does this command");
+                    return Err(Failure::new(Kind::Unfinished, message));
+                }
                 std::thread::sleep(Duration::from_secs(2));
                 continue;
             }
@@ -222,6 +233,9 @@ fn watch(one: &One, out: &mut dyn Write) -> Result<(), Failure> {
         };
     }
 }
+
+/// How long a server that does not answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Reads events until the job ends; `None` when the stream does before.
 fn follow(client: &Client, id: &str, seen: &mut Option<String>, shown: &Line) -> Result<Option<Job>, Failure> {

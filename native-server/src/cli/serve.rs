@@ -73,19 +73,28 @@ pub(super) fn run(args: &Args, place: &Place) -> Result<(), Failure> {
         }
         Err(failure) => return Err(failure),
     };
+    let kept = jobs.clone();
     let settings = |listen: SocketAddr| Settings {
         statics,
         engine,
         site,
         sweeps: args.sweeps.clone(),
-        jobs: jobs.clone(),
+        jobs: kept,
         device: args.device,
         listen,
         token,
         limits: Limits::default(),
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| io::internal(error.to_string()))?;
-    runtime.block_on(serve(args.listen, settings, no_page))
+    runtime.block_on(async {
+        let served = serve(args.listen, settings, no_page).await;
+        let Some(jobs) = jobs else { return served };
+        let ended = tokio::task::spawn_blocking(move || jobs.end());
+        tokio::select! {
+            _ = ended => served,
+            _ = super::interrupted() => std::process::exit(130),
+        }
+    })
 }
 
 fn jobs(args: &Args, statics: Arc<Static>) -> Result<Jobs, Failure> {

@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// Which of these facts, from 0: a number or a half-open range such as 0..3. Default: all
     #[arg(long, value_parser = index, value_name = "N|N..M", allow_hyphen_values = true, requires = "facts")]
     index: Option<Range<usize>>,
-    /// Corrupted runs, over which probabilities are averaged
+    /// Corrupted runs, over which probabilities are averaged; 10 are published and few: a mean over 100 and more moves less. At most 1000, and 4096 tokens in all
     #[arg(long, default_value_t = TraceSpec::default().samples)]
     samples: usize,
     /// The noise's standard deviation: a number, or with an s in front so many of those that the embeddings have

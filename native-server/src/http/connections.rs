@@ -10,12 +10,16 @@ use hyper_util::{
 };
 use rectify_protocol::Failure;
 use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use super::AppState;
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
 const HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// How long a client may take no byte of an answer.
+const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// How long answers that are on their way are waited for at the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +59,10 @@ where
         let answer = move |request: Request<Incoming>| app.clone().oneshot(request.map(Body::new));
         let mut connections = http1::Builder::new();
         connections.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-        let connection = connections.serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIME));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = connections.serve_connection(stream, hyper::service::service_fn(answer));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // What a client breaks off is its own affair.

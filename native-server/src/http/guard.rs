@@ -37,7 +37,8 @@ impl Token {
     /// Whether a request shows it: as programs do, or as browsers do, whose streams of events send no header of ours.
     fn is_shown(&self, headers: &HeaderMap) -> bool {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, shown)| shown);
         let cookies = text(header::COOKIE).unwrap_or_default().split(';');
         let cookie = cookies.filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('=')).next();
         bearer.or(cookie).is_some_and(|shown| self.is(shown))
@@ -273,9 +274,7 @@ mod tests {
             assert_eq!(sent(path, &[("authorization", "Bearer 0123abcd")]), 200, "{path}");
             assert_eq!(sent(path, &[("cookie", "a=b; rectify-token=0123abcd; c=d")]), 200, "{path}");
         }
-        for wrong in
-            ["Bearer", "Bearer ", "Bearer 0123abc", "Bearer 0123abcd ", "bearer 0123abcd", "Basic 0123abcd", "0123abcd"]
-        {
+        for wrong in ["Bearer", "Bearer ", "Bearer 0123abc", "Bearer 0123abcd ", "Basic 0123abcd", "0123abcd"] {
             assert_eq!(sent("/api/jobs", &[("authorization", wrong)]), 401, "{wrong}");
         }
         for wrong in

@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +27,8 @@ use crate::{
 const FRUITLESS: u32 = 3;
 /// The same, where something else ended them: a server that was started again, a cluster that took its node away.
 const INTERRUPTED: u32 = 50;
+/// Seconds that are waited at most before an attempt that follows fruitless ones; the first waits two.
+const LONGEST_WAIT: u64 = 60;
 
 /// The thread's own.
 pub(super) struct Foreman {
@@ -40,6 +43,9 @@ impl Foreman {
     pub(super) fn round(&mut self) -> Result<(), Failure> {
         // The oldest first: what came first is begun first.
         for record in self.shared.store.records()?.into_iter().rev().filter(|record| !record.job.state.has_ended()) {
+            if self.shared.ending.load(Ordering::Relaxed) {
+                break;
+            }
             let id = record.job.id.clone();
             if let Err(failure) = self.look_after(record) {
                 self.shared.change(&id, |record| {
@@ -57,6 +63,7 @@ impl Foreman {
         let rows = self.count(&place.rows);
         match &record.run {
             None if record.cancel => self.end(&id, JobState::Cancelled, rows, None),
+            None if now() < record.not_before => Ok(()),
             None => self.begin(record, &place, rows),
             Some(Run { handle: None, .. }) => self.find(record, &place),
             Some(Run { handle: Some(handle), .. }) => {
@@ -151,13 +158,22 @@ impl Foreman {
                     _ => false,
                 };
                 let limit = if standings.values().any(by_itself) { FRUITLESS } else { INTERRUPTED };
-                self.judge(&record.job.id, &order, limit, place, rows)
+                // What nobody knows any more went with its server; what ended may end again.
+                let ended = standings.values().any(|standing| matches!(standing, Standing::Ended(_)));
+                self.judge(&record.job.id, &order, (limit, ended), place, rows)
             }
         }
     }
 
     /// Whether a job is done of which nothing runs any more: the rows decide.
-    fn judge(&mut self, id: &str, order: &Order, limit: u32, place: &Place, rows: usize) -> Result<(), Failure> {
+    fn judge(
+        &mut self,
+        id: &str,
+        order: &Order,
+        (limit, ended): (u32, bool),
+        place: &Place,
+        rows: usize,
+    ) -> Result<(), Failure> {
         let Some(record) = self.shared.store.record(id)? else { return Ok(()) };
         let said_done = record.job.parts.iter().all(|part| *part == JobPart::Done);
         if said_done && self.is_finished(place)? {
@@ -173,6 +189,9 @@ impl Foreman {
         }
         let again = self.shared.change(id, |record| {
             record.fruitless = fruitless;
+            if ended && fruitless > 0 {
+                record.not_before = now() + LONGEST_WAIT.min(1 << fruitless.min(16));
+            }
             record.run = None;
             record.job.state = JobState::Queued;
             if said_done {

@@ -60,9 +60,17 @@ impl Local {
                 order.parts.iter().copied().find(waits).map(|part| (name.clone(), order.clone(), part))
             };
             let Some((name, order, part)) = self.orders.iter().find_map(waits) else { break };
-            let child = start(&order, part)?;
-            self.parts.insert((name.clone(), part), Standing::Running);
-            self.children.insert((name, part), Process { child, told: None });
+            match start(&order, part) {
+                Ok(child) => {
+                    self.parts.insert((name.clone(), part), Standing::Running);
+                    self.children.insert((name, part), Process { child, told: None });
+                }
+                // Its own affair: the next one may start.
+                Err(failure) => {
+                    tracing::warn!(order = name, part, %failure, "a process could not be started");
+                    self.parts.insert((name, part), Standing::Ended(None));
+                }
+            }
         }
         Ok(())
     }

@@ -16,15 +16,19 @@ use std::{
     collections::HashMap,
     fmt, fs,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, JobWork, bounds};
+use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, JobWork, Kind, SweepSpec, bounds};
 use tokio::sync::watch;
 
-use crate::{device::DeviceKind, io, sweep::Share};
+use crate::{device::DeviceKind, io};
 use dispatch::Dispatcher;
 use foreman::{Foreman, Place, no_such_job};
 use shelf::Shelf;
@@ -50,8 +54,8 @@ pub struct Jobs {
     shared: Arc<Shared>,
     /// The dispatcher's name and how many processes it runs.
     engine: (String, Option<usize>),
-    wake: mpsc::Sender<Wish>,
-    foreman: Option<JoinHandle<()>>,
+    wake: mpsc::Sender<()>,
+    foreman: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Jobs {
@@ -66,6 +70,8 @@ pub(crate) struct Shared {
     store: Store,
     /// Sent to when something can be seen of a job.
     news: watch::Sender<()>,
+    /// Whether the foreman is to end.
+    ending: AtomicBool,
 }
 
 impl Shared {
@@ -90,15 +96,11 @@ impl Shared {
     }
 }
 
-enum Wish {
-    /// To look at once.
-    Look,
-    /// To end.
-    End,
-}
-
 /// How often the foreman looks where things stand.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// As many parts as a job may have.
+const PARTS: usize = 1_000;
 
 /// The most files of a job's rows that are listed.
 pub const MOST_FILES: usize = 10_000;
@@ -112,23 +114,25 @@ impl Jobs {
     pub fn open(settings: Settings, dispatcher: Box<dyn Dispatcher>) -> Result<Self, Failure> {
         let store = Store::open(&settings.folder)?;
         let engine = (dispatcher.name().to_owned(), dispatcher.at_once());
-        let shared = Arc::new(Shared { settings, store, news: watch::Sender::new(()) });
+        let shared = Arc::new(Shared { settings, store, news: watch::Sender::new(()), ending: AtomicBool::new(false) });
         let (wake, wishes) = mpsc::channel();
         let mut foreman = Foreman { shared: shared.clone(), dispatcher, counted: HashMap::new() };
         let work = move || {
-            loop {
+            while !foreman.shared.ending.load(Ordering::Relaxed) {
                 if let Err(failure) = foreman.round() {
-                    io::warn(&failure.message);
+                    tracing::error!(%failure, "jobs cannot be looked after");
                 }
-                match wishes.recv_timeout(LOOK_EVERY) {
-                    Ok(Wish::End) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                    Ok(Wish::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                let woken = wishes.recv_timeout(LOOK_EVERY);
+                // However often it was woken: one look is enough.
+                while wishes.try_recv().is_ok() {}
+                if woken == Err(mpsc::RecvTimeoutError::Disconnected) {
+                    return;
                 }
             }
         };
         let foreman = thread::Builder::new().name("foreman".into()).spawn(work);
         let foreman = foreman.map_err(|error| io::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Self { shared, engine, wake, foreman: Some(foreman) })
+        Ok(Self { shared, engine, wake, foreman: Mutex::new(Some(foreman)) })
     }
 
     /// What may be asked for.
@@ -150,19 +154,25 @@ impl Jobs {
     /// When the request cannot be done, too many jobs wait, or the key belongs to another request.
     pub fn submit(&self, key: Option<&str>, body: &str, request: JobRequest) -> Result<(Job, bool), Failure> {
         let Settings { shelf, waiting, .. } = &self.shared.settings;
-        bounds::within("parts", request.parts, 1..=Share::MOST)?;
+        bounds::within("parts", request.parts, 1..=PARTS)?;
         let id = io::nobody_else_s()?[..12].to_owned();
         let place = Place::of(&self.shared.settings, &id, request.work.name());
-        let spec = shelf.spec(&request.work)?;
-        let expected = shelf.sweep(spec.clone(), &place.rows)?.rows();
+        let text = toml::to_string(&shelf.spec(&request.work)?);
+        let text = text.map_err(|error| Failure::bad_input(format!("the grid cannot be written: {error}")))?;
+        // As its processes will read it.
+        let sweep = shelf.sweep(SweepSpec::from_toml("the grid", &text)?, &place.rows)?;
+        let (expected, units) = (sweep.rows(), sweep.units() * sweep.spec.editors.len() * sweep.spec.seeds.len());
+        if request.parts > units {
+            let problem = format!("is {}, and this grid can be divided into {units}", request.parts);
+            return Err(Failure::bad_field("parts", problem));
+        }
         let open = self.shared.store.records()?.iter().filter(|record| !record.job.state.has_ended()).count();
         if open >= *waiting {
             return Err(Failure::new(
-                rectify_protocol::Kind::Unfinished,
+                Kind::Unfinished,
                 format!("{open} jobs wait already; try again when one has ended"),
             ));
         }
-        let text = toml::to_string(&spec).map_err(|error| io::internal(error.to_string()))?;
         for folder in [&place.rows, &place.logs] {
             fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
         }
@@ -181,7 +191,7 @@ impl Jobs {
             seconds_left: None,
             note: None,
         };
-        let record = Record { job, run: None, fruitless: 0, cancel: false };
+        let record = Record { job, run: None, fruitless: 0, cancel: false, not_before: 0 };
         let submitted = self.shared.store.submit(key, body, &record)?;
         if submitted != Submitted::New {
             // What was prepared for it is another's by now, or nobody's.
@@ -192,7 +202,13 @@ impl Jobs {
                 self.look();
                 Ok((record.job, true))
             }
-            Submitted::Again(id) => Ok((self.job(&id)?, false)),
+            Submitted::Again(id) => match self.job(&id) {
+                Err(failure) if failure.kind == Kind::NotFound => Err(Failure {
+                    message: format!("the request of this key was job {id:?}, which is deleted"),
+                    ..failure
+                }),
+                job => Ok((job?, false)),
+            },
             Submitted::Other => {
                 Err(Failure::bad_field("Idempotency-Key", "belongs to another request; a key is used once"))
             }
@@ -242,7 +258,7 @@ impl Jobs {
                 JobState::Failed | JobState::Cancelled => {
                     let job = &mut record.job;
                     (job.state, job.ended, job.note) = (JobState::Queued, None, None);
-                    record.fruitless = 0;
+                    (record.fruitless, record.not_before) = (0, 0);
                 }
             }
             Ok(())
@@ -299,14 +315,21 @@ impl Jobs {
 
     /// A foreman that has ended has nothing to look at.
     fn look(&self) {
-        let _ = self.wake.send(Wish::Look);
+        let _ = self.wake.send(());
+    }
+
+    /// Ends the foreman and, with it, the processes that it started here: their rows are written.
+    pub fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        self.look();
+        let foreman = self.foreman.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that has panicked has ended, too.
+        let _ = foreman.map(JoinHandle::join);
     }
 }
 
 impl Drop for Jobs {
-    /// Ends the foreman and, with it, the processes that it started here.
     fn drop(&mut self) {
-        let _ = self.wake.send(Wish::End);
-        let _ = self.foreman.take().map(JoinHandle::join);
+        self.end();
     }
 }

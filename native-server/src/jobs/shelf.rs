@@ -7,13 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use rectify_protocol::{Failure, JobWork, Kind, OfferedModel, SweepChange, SweepSpec, Template, nearest};
+use rectify_protocol::{
+    ArchitectureKind, EditorSpec, Failure, JobWork, Kind, OfferedModel, SweepChange, SweepSpec, Template, nearest,
+};
 
 use crate::{
     hub, io,
     models::Static,
     sweep::{
-        Share, Sweep, beside,
+        self, Share, Sweep, beside,
         grid::{self, Asked},
     },
 };
@@ -159,6 +161,12 @@ impl Shelf {
     pub fn sweep(&self, spec: SweepSpec, folder: &Path) -> Result<Sweep, Failure> {
         let asked =
             Asked { folder: folder.to_owned(), device: "", skip_bad: false, repair: false, share: Share::WHOLE };
+        // What a model's own settings are decides numbers, not which names there are.
+        let preset = |method: &&str| EditorSpec::published(method, ArchitectureKind::Gpt2);
+        let presets: Vec<EditorSpec> = EditorSpec::METHODS.iter().filter_map(preset).collect();
+        for settings in &spec.editors {
+            sweep::editor(settings, &presets)?;
+        }
         // Every path in it is absolute, so that it does not matter where it lies.
         Ok(grid::read(Path::new("spec.toml"), spec, asked)?.0)
     }

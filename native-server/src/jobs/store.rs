@@ -25,6 +25,9 @@ pub struct Record {
     pub fruitless: u32,
     /// Whether somebody wants it to stop.
     pub cancel: bool,
+    /// Seconds since 1970 before which nothing is begun.
+    #[serde(default)]
+    pub not_before: u64,
 }
 
 /// Processes that were begun together.
@@ -83,6 +86,9 @@ const SCHEMA: &str = "
 /// As many events of a job are kept; who missed more begins with the job as it is.
 const KEPT: i64 = 200;
 
+/// As many events are read at a time: each watcher holds as many.
+const AT_ONCE: i64 = 8;
+
 impl Store {
     /// Opens or begins the record in a folder.
     ///
@@ -125,40 +131,51 @@ impl Store {
         Ok(Self { database: Mutex::new(database), epoch, _lock: lock })
     }
 
-    /// Keeps a new job, unless its key is known. `request` is the body as it came.
+    /// Keeps a new job, unless its key is known. `request` is the body as it came, of which a hash is kept.
     ///
     /// # Errors
     ///
     /// When the record cannot be written.
     pub fn submit(&self, key: Option<&str>, request: &str, record: &Record) -> Result<Submitted, Failure> {
+        let request = &io::sha256_of(request.as_bytes());
+        let text = json(record)?;
+        // What could not be read back would be in everybody's way.
+        parsed(&text).map_err(|failure| Failure::bad_input(format!("the request cannot be kept: {failure}")))?;
         let mut database = self.database();
         let transaction = database.transaction().map_err(broken)?;
         if let Some(key) = key {
             let known = "SELECT id, request FROM jobs WHERE key = ?1";
             let known = transaction.query_row(known, [key], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
             if let Some((id, before)) = known.optional().map_err(broken)? {
-                return Ok(if before == request { Submitted::Again(id) } else { Submitted::Other });
+                return Ok(if before == *request { Submitted::Again(id) } else { Submitted::Other });
             }
         }
         let id = &record.job.id;
         let insert = "INSERT INTO jobs (id, key, request, record) VALUES (?1, ?2, ?3, ?4)";
-        transaction.execute(insert, params![id, key, request, json(record)?]).map_err(broken)?;
+        transaction.execute(insert, params![id, key, request, text]).map_err(broken)?;
         happened(&transaction, &record.job)?;
         transaction.commit().map_err(broken)?;
         Ok(Submitted::New)
     }
 
-    /// Every job, the newest first.
+    /// Every job, the newest first. One whose record cannot be read is left out, and the log says so.
     ///
     /// # Errors
     ///
-    /// When the record cannot be read.
+    /// When the file cannot be read.
     pub fn records(&self) -> Result<Vec<Record>, Failure> {
         let database = self.database();
         let all = "SELECT record FROM jobs WHERE forgotten = 0 ORDER BY number DESC";
         let mut all = database.prepare_cached(all).map_err(broken)?;
         let texts = all.query_map([], |row| row.get::<_, String>(0)).map_err(broken)?;
-        texts.map(|text| parsed(&text.map_err(broken)?)).collect()
+        let mut records = Vec::new();
+        for text in texts {
+            match parsed(&text.map_err(broken)?) {
+                Ok(record) => records.push(record),
+                Err(failure) => tracing::error!(%failure, "a job is left out"),
+            }
+        }
+        Ok(records)
     }
 
     /// One job.
@@ -196,7 +213,7 @@ impl Store {
         Ok(Some(answer))
     }
 
-    /// Forgets a job. Its key stays taken, so that its request does not come to life again.
+    /// Forgets a job. A key stays taken, so that its request does not come to life again.
     ///
     /// # Errors
     ///
@@ -204,12 +221,14 @@ impl Store {
     pub fn forget(&self, id: &str) -> Result<(), Failure> {
         let mut database = self.database();
         let transaction = database.transaction().map_err(broken)?;
-        transaction.execute("UPDATE jobs SET forgotten = 1 WHERE id = ?1", [id]).map_err(broken)?;
+        transaction.execute("DELETE FROM jobs WHERE id = ?1 AND key IS NULL", [id]).map_err(broken)?;
+        let forget = "UPDATE jobs SET forgotten = 1, record = '' WHERE id = ?1";
+        transaction.execute(forget, [id]).map_err(broken)?;
         transaction.execute("DELETE FROM events WHERE id = ?1", [id]).map_err(broken)?;
         transaction.commit().map_err(broken)
     }
 
-    /// What happened to a job after the event of this number; `None` when that is not known any more, or was never an
+    /// The next that happened to a job after the event of this number, a few at a time; `None` when that is not known any more, or was never an
     /// event.
     ///
     /// # Errors
@@ -221,9 +240,9 @@ impl Store {
         if database.query_row(known, params![id, number], |_| Ok(())).optional().map_err(broken)?.is_none() {
             return Ok(None);
         }
-        let after = "SELECT number, job FROM events WHERE id = ?1 AND number > ?2 ORDER BY number";
+        let after = "SELECT number, job FROM events WHERE id = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
         let mut after = database.prepare_cached(after).map_err(broken)?;
-        let events = after.query_map(params![id, number], event).map_err(broken)?;
+        let events = after.query_map(params![id, number, AT_ONCE], event).map_err(broken)?;
         events.collect::<Result<_, _>>().map(Some).map_err(broken)
     }
 
@@ -295,7 +314,7 @@ mod tests {
             seconds_left: None,
             note: None,
         };
-        Record { job, run: None, fruitless: 0, cancel: false }
+        Record { job, run: None, fruitless: 0, cancel: false, not_before: 0 }
     }
 
     #[test]
@@ -307,8 +326,10 @@ mod tests {
         assert_eq!(submit(Some("k"), "{}", "b"), Submitted::Again("a".into()));
         assert_eq!(submit(Some("k"), "{ }", "b"), Submitted::Other);
         assert_eq!(submit(None, "{}", "b"), Submitted::New);
+        let broken = "INSERT INTO jobs (id, request, record) VALUES ('z', '', '{}')";
+        store.database().execute(broken, []).unwrap();
         let ids: Vec<String> = store.records().unwrap().into_iter().map(|record| record.job.id).collect();
-        assert_eq!(ids, ["b", "a"]);
+        assert_eq!(ids, ["b", "a"], "one that cannot be read is in nobody's way");
         store.forget("a").unwrap();
         assert_eq!(store.record("a").unwrap(), None);
         assert_eq!(submit(Some("k"), "{}", "c"), Submitted::Again("a".into()), "it does not come to life again");

@@ -89,6 +89,12 @@ impl Sweep {
                 ..template.clone()
             }));
         }
+        for (n, cell) in cells.iter().enumerate() {
+            if cells[..n].iter().any(|before| before.editor == cell.editor && before.seed == cell.seed) {
+                let name = name(cell);
+                return Err(Failure::bad_input(format!("editors has {name} twice, with the same settings")));
+            }
+        }
         Ok(cells)
     }
 
@@ -256,7 +262,11 @@ fn first<'f>(order: &[&'f (usize, Fact)], n: usize) -> Vec<(usize, &'f Fact)> {
 }
 
 /// An editor's settings: the model's own, changed where the spec says so.
-fn editor(
+///
+/// # Errors
+///
+/// When there is no such method or setting, or its value cannot be.
+pub fn editor(
     settings: &serde_json::Map<String, serde_json::Value>,
     presets: &[EditorSpec],
 ) -> Result<EditorSpec, Failure> {

@@ -518,7 +518,7 @@ mod tests {
         rows.add(row(0)).unwrap();
         drop(rows);
         let read = read_folder(folder.path()).unwrap();
-        assert_eq!((&read.cells[0].1[..], read.problems.len()), (&[row(1), row(0)][..], 0));
+        assert_eq!((&read.cells[0].1[..], read.problems.len()), (&[row(0), row(1)][..], 0));
         let aside = fs::read(path.with_extension("jsonl.bad")).unwrap();
         assert_eq!(aside.split(|byte| *byte == b'\n').count(), 3, "both lines are kept");
         drop(open(folder.path(), &cell(0)));

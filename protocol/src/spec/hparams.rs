@@ -32,6 +32,22 @@ impl EditorSpec {
             .map_err(|error| Failure::bad_input(format!("{name} cannot be {shown}: {}", plain(&error))))
     }
 
+    /// These settings as a grid's file lists them: the method, and every hyper-parameter by its name in the field.
+    pub fn settings(&self) -> serde_json::Map<String, Value> {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let mut settings = serde_json::Map::new();
+        for (name, value) in json.as_object().into_iter().flatten() {
+            match value {
+                Value::Object(of_value) if name == "value" => settings.extend(of_value.clone()),
+                // Where nothing is said a grid says nothing, either.
+                Value::Null => {}
+                value => drop(settings.insert(name.clone(), value.clone())),
+            }
+        }
+        settings.retain(|_, value| !value.is_null());
+        settings
+    }
+
     /// Whether there is a hyper-parameter of this name.
     pub fn has(&self, name: &str) -> bool {
         let json = serde_json::to_value(self).unwrap_or_default();
@@ -74,6 +90,19 @@ mod tests {
 
     fn rome() -> EditorSpec {
         EditorSpec::published("rome", ArchitectureKind::Gpt2).unwrap()
+    }
+
+    #[test]
+    fn settings_are_listed_as_a_grid_reads_them() {
+        for method in EditorSpec::METHODS {
+            let preset = EditorSpec::published(method, ArchitectureKind::Gpt2).unwrap();
+            let settings = preset.settings();
+            assert_eq!(settings["method"], *method);
+            assert!(!settings.contains_key("value"));
+            let given = settings.iter().filter(|(name, _)| *name != "method");
+            let again = given.fold(preset.clone(), |editor, (name, value)| editor.with(name, value.clone()).unwrap());
+            assert_eq!(again, preset, "{method}");
+        }
     }
 
     #[test]

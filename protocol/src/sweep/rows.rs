@@ -92,7 +92,7 @@ pub struct Row {
 }
 
 /// What a row measures, apart from the numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A fact.
     Fact(usize),

@@ -47,6 +47,11 @@ pub struct SweepSpec {
     pub editors: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
+/// The first entry that was there before.
+fn twice<T: PartialEq>(list: &[T]) -> Option<&T> {
+    list.iter().enumerate().find(|(n, entry)| list[..*n].contains(entry)).map(|(_, entry)| entry)
+}
+
 fn one() -> usize {
     1
 }
@@ -109,6 +114,19 @@ impl SweepSpec {
         bounds::entries("edits", &self.edits, bounds::POINTS)?;
         bounds::entries("seeds", &self.seeds, bounds::POINTS)?;
         bounds::entries("regularizers", &self.regularizers, bounds::POINTS)?;
+        if let Some(seed) = twice(&self.seeds) {
+            return wrong(format!("seeds has {seed} twice"));
+        }
+        if let Some(task) = twice(&self.tasks) {
+            return wrong(format!("tasks has {task:?} twice"));
+        }
+        if self.tasks.len() > 1 && self.tasks.iter().any(|task| task == "all") {
+            return wrong("tasks has \"all\" beside others, which it holds already".into());
+        }
+        if let Some(editor) = twice(&self.editors) {
+            let method = editor.get("method").and_then(serde_json::Value::as_str).unwrap_or("one");
+            return wrong(format!("editors has {method} twice, with the same settings"));
+        }
         if self.limit == Some(0) {
             return wrong("limit is 0; without records there is no score".into());
         }
@@ -214,5 +232,11 @@ mod tests {
         check_refused("\"single\"", "\"single\"\nseeds = []", &["seeds is empty"]);
         check_refused("\"single\"", "\"single\"\nsnippets = \"s.json\"", &["texts = true"]);
         check_refused("[{ method = \"rome\", v_lr = 0.1 }]", "[]", &["editors is empty"]);
+        check_refused("\"single\"", "\"single\"\nseeds = [0, 1, 0]", &["seeds has 0 twice"]);
+        let tasks = |tasks: &str| format!("\"batch\"\nedits = [1]\ndata = \"d\"\ntasks = {tasks}");
+        check_refused("\"single\"", &tasks("[\"nli\", \"nli\"]"), &["tasks has \"nli\" twice"]);
+        check_refused("\"single\"", &tasks("[\"nli\", \"all\"]"), &["\"all\" beside others"]);
+        let rome = "{ method = \"rome\", v_lr = 0.1 }";
+        check_refused(&format!("[{rome}]"), &format!("[{rome}, {rome}]"), &["editors has rome twice"]);
     }
 }
