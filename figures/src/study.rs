@@ -71,23 +71,7 @@ impl Sweep {
                 Err(error) => self.problems.push(format!("{file} line {number} is no row: {error}")),
             }
         }
-        // Sums are rounded, so their order is part of a result: it is the measurements', and not that of who made them.
-        let mut tasks: Vec<String> = Vec::new();
-        for row in rows.iter() {
-            if let Measured::Task { task, .. } = &row.measured
-                && !tasks.contains(task)
-            {
-                tasks.push(task.clone());
-            }
-        }
-        let place = |row: &Row| {
-            let task = match &row.measured {
-                Measured::Task { task, .. } => tasks.iter().position(|known| known == task),
-                _ => None,
-            };
-            (row.edits, task, row.measured.key())
-        };
-        rows.sort_by_cached_key(place);
+        in_order(rows);
         if let [first, ..] = twice[..] {
             let n = twice.len();
             let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
@@ -95,6 +79,27 @@ impl Sweep {
             self.problems.push(problem);
         }
     }
+}
+
+/// Puts rows in the order of what they measure. Sums are rounded, so their order is part of a result: it must not be that
+/// of who made them. Tasks and regularizers stay in the order in which they came.
+fn in_order(rows: &mut [Row]) {
+    let mut tasks: Vec<String> = Vec::new();
+    for row in rows.iter() {
+        if let Measured::Task { task, .. } = &row.measured
+            && !tasks.contains(task)
+        {
+            tasks.push(task.clone());
+        }
+    }
+    let place = |row: &Row| {
+        let task = match &row.measured {
+            Measured::Task { task, .. } => tasks.iter().position(|known| known == task),
+            _ => None,
+        };
+        (row.edits, task, row.measured.key())
+    };
+    rows.sort_by_cached_key(place);
 }
 
 /// What a sweep measured, over its facts and seeds.

@@ -168,7 +168,7 @@ impl Runs {
             let text = message.data().as_string().unwrap_or_default();
             if let Ok(job) = serde_json::from_str::<Job>(&text) {
                 self.jobs.update(|jobs| {
-                    jobs.iter_mut().filter(|known| known.id == job.id).for_each(|known| *known = job.clone())
+                    jobs.iter_mut().filter(|known| known.id == job.id).for_each(|known| *known = job.clone());
                 });
                 self.job.set(Some(job));
                 self.fetch_rows();

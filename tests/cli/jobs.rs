@@ -233,20 +233,27 @@ fn a_job_that_cannot_be_done_says_why() {
     assert!(String::from_utf8_lossy(&log.stdout).contains("attempt 1, part 0"));
 }
 
+/// A request for a changed grid.
+fn changed(change: &Value) -> Value {
+    json!({ "work": { "sweep": { "template": GRID, "change": change } } })
+}
+
+/// A request is refused with this status, for a reason that says so much.
+#[track_caller]
+fn check_job(server: &Server, body: &Value, status: u16, part: &str) {
+    let (found, text) = server.post("/api/jobs", body, &[]);
+    assert_eq!(found, status, "{body}: {text}");
+    let failure: Value = serde_json::from_str(&text).expect("a failure");
+    assert!(text.contains(part) && failure["kind"].is_string(), "{text}");
+}
+
 /// The requests that servers of this kind were broken with, as far as they concern jobs.
 #[test]
-fn what_a_request_may_not_ask_is_refused_and_nothing_is_begun() {
+fn no_request_names_a_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), &[]);
-    let sweep = |change: Value| json!({ "work": { "sweep": { "template": GRID, "change": change } } });
-    let check = |body: &Value, status: u16, part: &str| {
-        let (found, text) = server.post("/api/jobs", body, &[]);
-        assert_eq!(found, status, "{body}: {text}");
-        assert!(
-            text.contains(part) && serde_json::from_str::<Value>(&text).expect("a failure")["kind"].is_string(),
-            "{text}"
-        );
-    };
+    let check = |body: &Value, status: u16, part: &str| check_job(&server, body, status, part);
+    let sweep = |change: Value| changed(&change);
     for template in
         ["../sweeps/demo-figure-8", "/etc/passwd", "demo-figure-8.toml", "%2e%2e/x", "..\\x", "demo\u{0}", ""]
     {
@@ -262,6 +269,34 @@ fn what_a_request_may_not_ask_is_refused_and_nothing_is_begun() {
     {
         check(&sweep(json!({ key: value })), 400, "unknown field");
     }
+    assert_eq!(server.json(&["list"]), json!([]), "nothing was begun");
+    let id = server.submit(&[GRID, "--seeds", "0"]);
+    for path in [
+        "/api/jobs/../../etc/passwd",
+        "/api/jobs/%2e%2e%2f%2e%2e/rows",
+        "/api/jobs/x",
+        "/api/jobs/%00/rows",
+        &format!("/api/jobs/{id}/rows/..%2f..%2fjobs.sqlite"),
+        &format!("/api/jobs/{id}/rows/%252e%252e%252fjobs.sqlite"),
+        &format!("/api/jobs/{id}/rows/table.md"),
+        &format!("/api/jobs/{id}/rows/%5cwindows%5cwin.ini"),
+        &format!("/api/jobs/{id}/report.svg"),
+        &format!("/api/jobs/{id}/spec.toml"),
+        "/api/jobs/jobs.sqlite",
+        &format!("/api/jobs/{}", "x".repeat(5000)),
+    ] {
+        let (status, text) = server.ask("GET", path, &[], "");
+        assert!(matches!(status, 404 | 414), "{path}: {status} {text}");
+        assert!(!text.contains("root:") && !text.contains("SQLite"), "{path}: {text}");
+    }
+}
+
+#[test]
+fn no_number_is_taken_on_trust() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let check = |body: &Value, status: u16, part: &str| check_job(&server, body, status, part);
+    let sweep = |change: Value| changed(&change);
     check(&sweep(json!({ "edits": [0, 1_000_000_000_000_000_u64] })), 400, "edits");
     check(&sweep(json!({ "edits": [-1] })), 400, "not a job");
     check(&sweep(json!({ "seeds": ["0"] })), 400, "not a job");
@@ -289,7 +324,14 @@ fn what_a_request_may_not_ask_is_refused_and_nothing_is_begun() {
     check(&json!({ "work": { "sweep": { "template": GRID } }, "parts": 1_000_000 }), 400, "parts");
     check(&json!({ "work": { "sweep": { "template": "llama-7b-figure-7" } } }), 400, "has not");
     check(&json!("x".repeat(1000)), 400, "not a job");
+    assert_eq!(server.json(&["list"]), json!([]), "nothing was begun");
+}
 
+#[test]
+fn other_pages_and_other_forms_begin_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let sweep = |change: Value| changed(&change);
     let good = sweep(json!({ "seeds": [0] }));
     for origin in ["null", "http://localhost.evil.com", "http://127.0.0.1", "http://evil.example"] {
         let (status, text) = server.post("/api/jobs", &good, &[("origin", origin)]);
@@ -304,26 +346,6 @@ fn what_a_request_may_not_ask_is_refused_and_nothing_is_begun() {
     assert_eq!(server.ask("POST", "/api/jobs", &gzip, "\u{1f}\u{8b}").0, 400, "nothing is unpacked");
     assert_eq!(server.post("/api/jobs", &good, &[("idempotency-key", &"k".repeat(300))]).0, 400);
     assert_eq!(server.json(&["list"]), json!([]), "nothing was begun");
-
-    let id = server.submit(&[GRID, "--seeds", "0"]);
-    for path in [
-        "/api/jobs/../../etc/passwd",
-        "/api/jobs/%2e%2e%2f%2e%2e/rows",
-        "/api/jobs/x",
-        "/api/jobs/%00/rows",
-        &format!("/api/jobs/{id}/rows/..%2f..%2fjobs.sqlite"),
-        &format!("/api/jobs/{id}/rows/%252e%252e%252fjobs.sqlite"),
-        &format!("/api/jobs/{id}/rows/table.md"),
-        &format!("/api/jobs/{id}/rows/%5cwindows%5cwin.ini"),
-        &format!("/api/jobs/{id}/report.svg"),
-        &format!("/api/jobs/{id}/spec.toml"),
-        "/api/jobs/jobs.sqlite",
-        &format!("/api/jobs/{}", "x".repeat(5000)),
-    ] {
-        let (status, text) = server.ask("GET", path, &[], "");
-        assert!(matches!(status, 404 | 414), "{path}: {status} {text}");
-        assert!(!text.contains("root:") && !text.contains("SQLite"), "{path}: {text}");
-    }
 }
 
 #[test]
