@@ -309,7 +309,7 @@ fn no_number_is_taken_on_trust() {
     check(&sweep(json!({ "tasks": ["sentiment", "sentiment"] })), 400, "twice");
     let editors = |editors: Value| sweep(json!({ "editors": editors }));
     check(&editors(json!([{ "method": "nope" }])), 400, "unknown method");
-    check(&editors(json!([{}])), 400, "no \"method\"");
+    check(&editors(json!([{}])), 400, "an editor has no");
     check(&editors(json!([{ "method": "rome" }, { "method": "rome" }])), 400, "twice");
     check(&editors(json!([{ "method": "rome", "nonsense": 1 }])), 400, "nonsense");
     // What the record could not be read back with would be in every job's way.

@@ -22,8 +22,8 @@ const LOGITS: f64 = 1e-4;
 fn open(test: &'static str) -> (Site, Browser) {
     let site = Site::serve(test);
     let browser = Browser::open(test);
-    // Any page of the site will do, and one without a program of its own leaves the processor to the worker.
-    browser.go(&format!("{}examples/report.html", site.address));
+    // Any file of the page will do, and one that is only shown leaves the processor to the worker.
+    browser.go(&format!("{}rectify-demo.js", site.address));
     (site, browser)
 }
 
