@@ -341,7 +341,13 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         store.submit(None, "{}", &record("a")).unwrap();
         let first = store.last("a").unwrap().unwrap().number;
-        let advance = |rows| store.change("a", |record| Ok(record.job.rows = rows)).unwrap().unwrap();
+        let advance = |rows| {
+            let set = |record: &mut Record| {
+                record.job.rows = rows;
+                Ok(())
+            };
+            store.change("a", set).unwrap().unwrap();
+        };
         (1..=3).for_each(advance);
         advance(3); // Nothing that can be seen.
         let numbers = |after| -> Option<Vec<i64>> {
