@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, place: &Place, out: &mut dyn Write) -> Result<(),
     let mut first = 0;
     for grid in &grids {
         cells.add(grid.run(args.device, place, first, out)?);
-        first += grid.sweep.units() * grid.sweep.spec.editors.len() * grid.sweep.spec.seeds.len();
+        first += grid.sweep.all_units();
     }
     if args.report {
         super::report::write(&args.out, None, out)?;

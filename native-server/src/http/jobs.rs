@@ -37,7 +37,7 @@ impl AppState {
     }
 
     /// Work on the record of jobs or on files, beside what answers requests.
-    async fn with_jobs<T: Send + 'static>(
+    pub(super) async fn with_jobs<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Jobs) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -117,7 +117,10 @@ pub(super) async fn resume(State(state): State<AppState>, Path(id): Path<String>
 pub(super) async fn delete(State(state): State<AppState>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
     let deleted = state.with_jobs(move |jobs| {
         let has_ended = jobs.job(&id)?.state.has_ended();
-        jobs.delete(&id).map(|()| has_ended).or_else(|failure| if has_ended { Err(failure) } else { Ok(false) })
+        if has_ended {
+            jobs.delete(&id)?;
+        }
+        Ok(has_ended)
     });
     match deleted.await? {
         true => Ok(StatusCode::NO_CONTENT),

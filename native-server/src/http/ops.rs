@@ -7,15 +7,16 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rectify_protocol::JobState;
+use rectify_protocol::{Job, JobState};
 
-use super::AppState;
+use super::{AppState, error::Refusal};
+use crate::jobs::Jobs;
 
 /// `GET /readyz`: whether it takes requests and, where it keeps jobs, their record can be read.
 pub(super) async fn ready(State(state): State<AppState>) -> Response {
     match jobs(&state).await {
         Ok(_) => "ready\n".into_response(),
-        Err(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+        Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", refusal.failure)).into_response(),
     }
 }
 
@@ -53,8 +54,10 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-async fn jobs(state: &AppState) -> Result<Vec<rectify_protocol::Job>, String> {
-    let Some(jobs) = state.0.settings.jobs.clone() else { return Ok(Vec::new()) };
-    let listed = tokio::task::spawn_blocking(move || jobs.list()).await;
-    listed.map_err(|error| error.to_string())?.map_err(|failure| failure.message)
+/// Every job; none where this server takes none.
+async fn jobs(state: &AppState) -> Result<Vec<Job>, Refusal> {
+    match state.0.settings.jobs {
+        Some(_) => state.with_jobs(Jobs::list).await,
+        None => Ok(Vec::new()),
+    }
 }

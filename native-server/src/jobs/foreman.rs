@@ -106,7 +106,9 @@ impl Foreman {
     fn known_by(&self, id: &str, handle: String) -> Result<(), Failure> {
         let known = self.shared.change(id, |record| {
             record.job.note = None;
-            record.run.iter_mut().for_each(|run| run.handle = Some(handle.clone()));
+            if let Some(run) = &mut record.run {
+                run.handle = Some(handle);
+            }
             Ok(())
         });
         known.map(drop)
@@ -218,7 +220,7 @@ impl Foreman {
             record.cancel = false;
             let job = &mut record.job;
             job.parts.iter_mut().filter(|part| **part == JobPart::Running).for_each(|part| *part = JobPart::Queued);
-            (job.state, job.rows, job.note) = (state, rows, note.clone());
+            (job.state, job.rows, job.note) = (state, rows, note);
             (job.ended, job.seconds_left) = (Some(now()), None);
             Ok(())
         });

@@ -18,7 +18,7 @@ use crate::{cli::ENDS_WITH_STDIN, io};
 pub struct Local {
     at_once: usize,
     /// In the order in which they came.
-    orders: Vec<(String, Order)>,
+    orders: Vec<Order>,
     parts: BTreeMap<(String, usize), Standing>,
     children: BTreeMap<(String, usize), Process>,
 }
@@ -55,12 +55,14 @@ impl Local {
             self.parts.insert(key, standing);
         }
         while self.children.len() < self.at_once {
-            let waits = |(name, order): &(String, Order)| {
-                let waits = |part: &usize| self.parts.get(&(name.clone(), *part)) == Some(&Standing::Waiting);
-                order.parts.iter().copied().find(waits).map(|part| (name.clone(), order.clone(), part))
+            let waits = |order: &Order| {
+                let waits = |part: &usize| self.parts.get(&(order.name.clone(), *part)) == Some(&Standing::Waiting);
+                order.parts.iter().copied().find(waits).map(|part| (order.clone(), part))
             };
-            let Some((name, order, part)) = self.orders.iter().find_map(waits) else { break };
-            match start(&order, part) {
+            let Some((order, part)) = self.orders.iter().find_map(waits) else { break };
+            let started = start(&order, part);
+            let name = order.name;
+            match started {
                 Ok(child) => {
                     self.parts.insert((name.clone(), part), Standing::Running);
                     self.children.insert((name, part), Process { child, told: None });
@@ -96,14 +98,14 @@ impl Dispatcher for Local {
     }
 
     fn submit(&mut self, order: &Order) -> Result<String, Failure> {
-        self.orders.push((order.name.clone(), order.clone()));
+        self.orders.push(order.clone());
         self.parts.extend(order.parts.iter().map(|part| ((order.name.clone(), *part), Standing::Waiting)));
         self.pump()?;
         Ok(order.name.clone())
     }
 
     fn find(&mut self, name: &str) -> Result<Option<String>, Failure> {
-        Ok(self.orders.iter().find(|(known, _)| known == name).map(|(known, _)| known.clone()))
+        Ok(self.orders.iter().find(|order| order.name == name).map(|order| order.name.clone()))
     }
 
     fn look(&mut self, handle: &str, order: &Order) -> Result<BTreeMap<usize, Standing>, Failure> {
@@ -114,7 +116,7 @@ impl Dispatcher for Local {
         };
         let found: BTreeMap<usize, Standing> = order.parts.iter().map(standing).collect();
         if found.values().all(|standing| matches!(standing, Standing::Ended(_))) {
-            self.orders.retain(|(name, _)| name != handle);
+            self.orders.retain(|order| order.name != handle);
             self.parts.retain(|(name, _), _| name != handle);
         }
         Ok(found)

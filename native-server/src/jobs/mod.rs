@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, JobWork, Kind, SweepSpec, bounds};
+use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, Kind, SweepSpec, bounds};
 use tokio::sync::watch;
 
 use crate::{device::DeviceKind, io};
@@ -161,7 +161,7 @@ impl Jobs {
         let text = text.map_err(|error| Failure::bad_input(format!("the grid cannot be written: {error}")))?;
         // As its processes will read it.
         let sweep = shelf.sweep(SweepSpec::from_toml("the grid", &text)?, &place.rows)?;
-        let (expected, units) = (sweep.rows(), sweep.units() * sweep.spec.editors.len() * sweep.spec.seeds.len());
+        let (expected, units) = (sweep.rows(), sweep.all_units());
         if request.parts > units {
             let problem = format!("is {}, and this grid can be divided into {units}", request.parts);
             return Err(Failure::bad_field("parts", problem));
@@ -309,8 +309,7 @@ impl Jobs {
     }
 
     fn place(&self, job: &Job) -> Place {
-        let JobWork::Sweep { template, .. } = &job.request.work;
-        Place::of(&self.shared.settings, &job.id, template)
+        Place::of(&self.shared.settings, &job.id, job.request.work.name())
     }
 
     /// A foreman that has ended has nothing to look at.

@@ -127,6 +127,11 @@ impl Sweep {
         }
     }
 
+    /// The same of all cells together.
+    pub fn all_units(&self) -> usize {
+        self.spec.editors.len() * self.spec.seeds.len() * self.units()
+    }
+
     /// The unit of a cell that a row belongs to; `None` of rows that this spec does not ask for.
     fn unit(&self, (regularizer, edits, key): &(String, usize, Key)) -> Option<usize> {
         match self.spec.mode {
@@ -149,13 +154,12 @@ impl Sweep {
     /// When a file cannot be read.
     pub fn finished(&self) -> Result<(usize, usize), Failure> {
         let found = read_folder(&self.folder)?;
-        let all = self.spec.editors.len() * self.spec.seeds.len() * self.units();
         let of_cell = |(cell, rows): &(Cell, Vec<Row>)| {
             let have: Have = rows.iter().map(Row::id).collect();
             let wanted = Wanted { sweep: self, cell, have: &have };
             (0..self.units()).filter(|unit| wanted.is_finished(*unit)).count()
         };
-        Ok((all, found.cells.iter().map(of_cell).sum()))
+        Ok((self.all_units(), found.cells.iter().map(of_cell).sum()))
     }
 
     /// The facts in the order of a seed; in single mode the file's own.
