@@ -32,6 +32,30 @@ const ARGS: &[&str] = &[
 /// The key under which WebDriver hides an element's id.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Starts chromedriver: the process and the port where it listens. Nothing if it ended without one: it takes a free
+/// port of IPv4, and ends when another process has the same one of IPv6.
+fn start() -> Option<(Child, u16)> {
+    let program = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
+    let mut driver = Command::new(&program)
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+    let mut said = String::new();
+    for line in BufReader::new(driver.stdout.take().expect("stdout was piped")).lines().map_while(Result::ok) {
+        let port = line.split_once("successfully on port ").and_then(|(_, port)| port.trim_end_matches('.').parse().ok());
+        if let Some(port) = port {
+            return Some((driver, port));
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let status = driver.wait().expect("chromedriver ended");
+    println!("chromedriver ended with {status} and listens nowhere:\n{said}");
+    None
+}
+
 /// One browser window. Ends with the test, and leaves a picture behind when the test fails.
 pub struct Browser {
     driver: Child,
@@ -43,18 +67,7 @@ pub struct Browser {
 impl Browser {
     /// Opens a window for `test`, which is the name its picture gets.
     pub fn open(test: &'static str) -> Self {
-        let program = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
-        let mut driver = Command::new(&program)
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        let lines = BufReader::new(driver.stdout.take().expect("stdout was piped")).lines();
-        let port = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok())
-            .expect("chromedriver says on which port it listens");
+        let (driver, port) = (0..5).find_map(|_| start()).expect("chromedriver finds a free port within five tries");
         let limit = Some(Duration::from_secs(900));
         let http = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(limit).build().new_agent();
         let mut browser = Self { driver, http, session: format!("http://127.0.0.1:{port}/session"), test };
