@@ -128,7 +128,9 @@ impl Session {
     /// Whatever the command cannot do; the session is as it was.
     pub async fn handle(&mut self, command: Command, watch: &mut dyn FnMut(Progress)) -> Result<Event> {
         match command {
-            Command::Load(_) | Command::Cancel => Err(Error::bad_input("load and cancel are served by the edge")),
+            Command::Load(_) | Command::Cancel { .. } => {
+                Err(Error::bad_input("load and cancel are served by the edge"))
+            }
             Command::Ask { prompt, tokens, top } => self.ask(prompt, tokens, top).await.map(Event::Answered),
             Command::Edit { facts, spec } => self.edit(&facts, spec, watch).await.map(Event::Edited),
             Command::Measure { facts } => self.measure(&facts, watch).await.map(Event::Measured),

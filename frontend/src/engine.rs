@@ -142,17 +142,23 @@ impl Engine {
 
     /// Drops the command that runs.
     pub fn cancel(self) {
+        let Some(request) = self.activity.with_untracked(|activity| activity.as_ref().map(|activity| activity.id))
+        else {
+            return;
+        };
         self.activity.update(|activity| {
             if let Some(activity) = activity {
                 activity.cancelling = true;
             }
         });
-        self.post_only(Command::Cancel);
+        self.post_only(Command::Cancel { request });
     }
 
     fn cancel_quiet_ones(self) {
-        if self.activity.with_untracked(Option::is_none) && self.inner.with_value(|inner| !inner.waiting.is_empty()) {
-            self.post_only(Command::Cancel);
+        if self.activity.with_untracked(Option::is_none) {
+            for request in self.inner.with_value(|inner| inner.waiting.keys().copied().collect::<Vec<_>>()) {
+                self.post_only(Command::Cancel { request });
+            }
         }
     }
 
@@ -260,6 +266,6 @@ fn name(command: &Command) -> &'static str {
         Command::Play(_) => "play",
         Command::Trace(_) => "trace",
         Command::Undo => "undo",
-        Command::Cancel => "cancel",
+        Command::Cancel { .. } => "cancel",
     }
 }

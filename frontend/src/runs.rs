@@ -38,7 +38,7 @@ pub struct Runs {
     pub watched: RwSignal<Option<String>>,
     /// The watched job as it is.
     pub job: RwSignal<Option<Job>>,
-    /// Its files of rows as far as they were fetched: whole lines.
+    /// Its files, and of a grid's rows what was fetched: whole lines.
     pub rows: RwSignal<BTreeMap<String, String>>,
     /// What could not be done.
     pub failure: RwSignal<Option<String>>,
@@ -216,7 +216,12 @@ impl Runs {
 
     async fn fetch_new(self, id: &str) {
         let Ok(files) = get::<Vec<RowsFile>>(&format!("jobs/{id}/rows")).await else { return };
+        let is_grid = self.job.with_untracked(|job| job.as_ref().is_some_and(Job::has_rows));
         for RowsFile { name, size } in files {
+            if !is_grid {
+                self.rows.update(|rows| _ = rows.entry(name).or_default());
+                continue;
+            }
             let from = self.rows.with_untracked(|rows| rows.get(&name).map_or(0, String::len));
             if size as usize <= from {
                 continue;

@@ -310,14 +310,14 @@ pub fn rows_words(job: &Job) -> String {
 
 /// Where a job stands, as a sentence.
 pub fn job_words(job: &Job) -> String {
-    let rows = rows_words(job);
+    let rows = format!("{} {}", rows_words(job), job.request.work.unit());
     let note = job.note.as_ref().map_or_else(String::new, |note| format!(" {}", sentence(&Failure::bad_input(note))));
     match job.state {
-        JobState::Queued => format!("Waits for its turn; {rows} rows.{note}"),
-        JobState::Running => format!("Measuring: {rows} rows.{note}"),
-        JobState::Done => format!("Done: every row is there, {}.", job.rows),
-        JobState::Failed => format!("Stopped with {rows} rows.{note}"),
-        JobState::Cancelled => format!("Cancelled with {rows} rows; what was measured is kept."),
+        JobState::Queued => format!("Waits for its turn; {rows}.{note}"),
+        JobState::Running => format!("Running: {rows}.{note}"),
+        JobState::Done => format!("Done: every result is there, {} {}.", job.rows, job.request.work.unit()),
+        JobState::Failed => format!("Stopped with {rows}.{note}"),
+        JobState::Cancelled => format!("Cancelled with {rows}; what was measured is kept."),
     }
 }
 

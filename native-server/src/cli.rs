@@ -2,18 +2,23 @@
 //! everything else on stderr.
 
 mod ask;
+mod config;
 mod data;
 mod delta;
+mod doctor;
 mod edit;
 mod eval;
+mod import;
 mod jobs;
 mod mend;
 mod models;
 mod report;
 mod serve;
 mod settings;
+mod shell;
 mod stats;
 mod sweep;
+mod tasks;
 mod trace;
 
 use std::{io::Write, path::PathBuf};
@@ -46,7 +51,7 @@ pub struct Cli {
 /// Where models come from, and how they are read.
 #[derive(Debug, Default, clap::Args)]
 struct Place {
-    /// The folder with models.json and the bundled models; also RECTIFY_STATIC. Default: ./static, or what is installed
+    /// The folder with models.json and the bundled models. Default: ./static, or what is installed
     /// with this program
     #[arg(long = "static", global = true, value_name = "DIR")]
     static_folder: Option<PathBuf>,
@@ -56,6 +61,10 @@ struct Place {
     /// How matrices are stored: f32, or f16 for half the memory; sums and edits stay in 32 bits, and reports say so
     #[arg(long, global = true, default_value_t, value_name = "f32|f16")]
     precision: Precision,
+    /// A file of settings; also RECTIFY_CONFIG. Default: rectify/config.toml where such files are, as ~/.config. Flags win
+    /// over the environment, the environment over the file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How stderr is written: as text, or as json for programs: each line an object with progress, say, warning or failure
     #[arg(long, global = true, default_value = "text", value_name = "text|json", hide_possible_values = true)]
     messages: Messages,
@@ -84,10 +93,13 @@ enum Subcommands {
     /// Draw the paper's figures and tables from a sweep's rows
     Report(report::Args),
     /// Gather the second moment of keys that `edit --covariance` reads
-    Stats(stats::Args),
+    Stats(stats::Command),
     /// Train the hypernetwork that `edit --method mend` needs
     #[command(subcommand)]
     Mend(mend::Subcommands),
+    /// List the tasks that `eval` asks
+    #[command(subcommand)]
+    Tasks(tasks::Subcommands),
     /// What another program changed in a model, as edits that can be measured here
     Delta(delta::Args),
     /// List, check, convert and merge models
@@ -98,25 +110,31 @@ enum Subcommands {
     Data(data::Subcommands),
     /// Serve the page, the bundled models, sessions and heavy runs on this machine
     Serve(serve::Args),
+    /// What this machine can compute with, what is installed, and what is missing
+    Doctor(doctor::Args),
     /// Heavy runs on a server: ask for them, follow them, fetch what they found
     #[command(subcommand)]
     Jobs(jobs::Subcommands),
+    /// Print a script that completes commands: rectify completions bash > FILE
+    Completions(shell::Completions),
+    /// Write manual pages
+    Man(shell::Man),
 }
 
 impl Subcommands {
     /// Whether there is a model whose keys and tensors [`Place::ignore`] could name.
     fn reads_a_model(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Ask(_)
-            | Self::Edit(_)
-            | Self::Trace(_)
-            | Self::Eval(_)
-            | Self::Sweep(_)
-            | Self::Stats(_)
-            | Self::Mend(_)
-            | Self::Delta(_) => true,
-            Self::Report(_) | Self::Models(_) | Self::Data(_) | Self::Serve(_) | Self::Jobs(_) => false,
-        }
+                | Self::Edit(_)
+                | Self::Trace(_)
+                | Self::Eval(_)
+                | Self::Sweep(_)
+                | Self::Stats(_)
+                | Self::Mend(_)
+                | Self::Delta(_)
+        )
     }
 }
 
@@ -124,7 +142,9 @@ impl Subcommands {
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let place = &cli.place;
     place.messages.speak();
-    for (flag, given) in [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default())] {
+    let is_asked = matches!(cli.command, Subcommands::Jobs(_));
+    let flags = [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default() && !is_asked)];
+    for (flag, given) in flags {
         if given && !cli.command.reads_a_model() {
             return Err(Failure::bad_input(format!(
                 "{flag} is for commands that read a model: ask, edit, trace, eval, sweep, stats, mend, delta"
@@ -144,7 +164,11 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Subcommands::Models(command) => models::run(&command, place, out),
         Subcommands::Data(command) => data::run(&command, out),
         Subcommands::Serve(args) => serve::run(&args, place),
-        Subcommands::Jobs(command) => jobs::run(&command, out),
+        Subcommands::Doctor(args) => doctor::run(&args, place, out),
+        Subcommands::Tasks(command) => tasks::run(&command, out),
+        Subcommands::Completions(args) => shell::completions(&args, out),
+        Subcommands::Man(args) => shell::man(&args, out),
+        Subcommands::Jobs(command) => jobs::run(&command, place.precision, out),
     }
 }
 

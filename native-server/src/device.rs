@@ -39,6 +39,11 @@ impl DeviceKind {
         Self::Wgpu,
     ];
 
+    /// Every device that this program was built for.
+    pub fn compiled() -> impl Iterator<Item = Self> {
+        [Self::Flex].into_iter().chain(Self::COMPILED.iter().copied())
+    }
+
     /// The name reports and flags use.
     pub fn name(self) -> &'static str {
         match self {

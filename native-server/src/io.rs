@@ -25,10 +25,15 @@ pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 
 /// Writes a file whole or not at all, whoever else writes it at the same time.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_with(path, |file| io::Write::write_all(file, bytes))
+}
+
+/// The same where somebody else has the bytes.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Result<()>) -> Result<(), Failure> {
     let part = path.with_added_extension(format!("{}.part", nobody_else_s()?));
     let write = || {
         let mut file = fs::File::create(&part)?;
-        std::io::Write::write_all(&mut file, bytes)?;
+        fill(&mut file)?;
         file.sync_all()?; // A full disk may show only here.
         fs::rename(&part, path)
     };

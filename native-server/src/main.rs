@@ -2,7 +2,6 @@
 
 use std::{panic::catch_unwind, process::ExitCode};
 
-use clap::Parser;
 use rectify_protocol::Kind;
 use rectify_server::{
     cli::{self, Cli},
@@ -16,8 +15,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// 0: done. 2: bad usage or bad input (clap's own complaints end in 2 as well). 75: a part is done, and the same command
 /// finishes the rest. 130: Ctrl-C. 1: anything else.
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let Ok(result) = catch_unwind(|| cli::run(cli, &mut std::io::stdout().lock())) else {
+    let run = || Cli::settled().and_then(|cli| cli::run(cli, &mut std::io::stdout().lock()));
+    let Ok(result) = catch_unwind(run) else {
         return ExitCode::from(1); // A panic has said where it happened.
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };

@@ -20,20 +20,17 @@ pub struct Static {
     pub catalog: Catalog,
 }
 
-/// The variable that names the static folder.
-const ENVIRONMENT: &str = "RECTIFY_STATIC";
 const NAME_IT: &str = "name the folder that holds it with --static or RECTIFY_STATIC";
 
 /// The list of the bundled models, by which the static folder is known.
 const CATALOG: &str = "models.json";
 
 impl Static {
-    /// Finds the folder: the flag's, the environment's, `./static`, the one that is installed with this program, or the one
+    /// Finds the folder: the flag's, `./static`, the one that is installed with this program, or the one
     /// it was built beside.
     pub fn find(flag: Option<&Path>) -> Result<Self, Failure> {
-        let named = flag.map(Path::to_owned).or_else(|| std::env::var_os(ENVIRONMENT).map(PathBuf::from));
-        if let Some(folder) = named {
-            return Self::open(&folder);
+        if let Some(folder) = flag {
+            return Self::open(folder);
         }
         let mut places = installed::places("static", "static");
         places.extend(Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|built_beside| built_beside.join("static")));

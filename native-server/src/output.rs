@@ -21,7 +21,7 @@ pub enum Kind {
     Edit,
     /// `moment.LAYER.safetensors`: other layers' files stay.
     Moments,
-    /// `report.json` and `samples.TASK.jsonl`. A new result replaces an old one.
+    /// `report.json` and `samples.TASK.jsonl`; until then what was measured so far. A new result replaces an old one.
     Eval,
     /// `trace.json`, `trace.svg` and `traces.jsonl`. A new result replaces an old one.
     Trace,
@@ -33,7 +33,7 @@ impl Kind {
     fn is_own(self, name: &str) -> bool {
         match self {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
-            Self::Eval => name == REPORT || name.starts_with("samples.") && name.ends_with(".jsonl"),
+            Self::Eval => [REPORT, PARTIAL].contains(&name) || name.starts_with("samples.") && name.ends_with(".jsonl"),
             Self::Trace => [TRACE, "trace.svg", "traces.jsonl"].contains(&name),
             Self::Moments => name.starts_with("moment.") && name.ends_with(".safetensors"),
             Self::Model => false,
@@ -43,6 +43,9 @@ impl Kind {
 
 /// The file that says what an edit did; a folder with it is an earlier result.
 pub const REPORT: &str = "report.json";
+
+/// What a stopped evaluation has measured.
+pub const PARTIAL: &str = "report.partial.json";
 
 /// What was traced.
 pub const TRACE: &str = "trace.json";

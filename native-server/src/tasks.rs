@@ -120,12 +120,13 @@ pub fn is_for(task: &Task, name: &str) -> bool {
     beginnings(task).iter().any(|start| name.to_lowercase().starts_with(start))
 }
 
-fn beginnings(task: &Task) -> &'static [&'static str] {
+/// What the names of a task's files begin with.
+pub fn beginnings(task: &Task) -> &'static [&'static str] {
     FILES.iter().find(|(id, _)| *id == id_of(task)).expect("every task has a file").1
 }
 
 /// The id of a task, or of the one that it is a variant of.
-fn id_of(task: &Task) -> &'static str {
+pub fn id_of(task: &Task) -> &'static str {
     VARIANTS_OF.iter().find(|(variant, _)| *variant == task.id).map_or(task.id, |(_, id)| *id)
 }
 

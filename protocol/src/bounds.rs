@@ -21,6 +21,8 @@ pub const FACTS: usize = 50_000;
 pub const RECORDS: usize = 1_000_000;
 /// Tokens of a continuation.
 pub const TOKENS: usize = 1 << 20;
+/// Tokens that second moments are averaged over; the published ones are of 100 million.
+pub const CORPUS: usize = 4_000_000_000;
 /// Corrupted runs of one trace; ROME takes 10.
 pub const SAMPLES: usize = 1_000;
 /// Tokens of a trace's corrupted runs together: each layer's states and what it has seen are kept of all of them.

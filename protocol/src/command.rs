@@ -11,7 +11,7 @@ pub struct Request {
     pub command: Command,
 }
 
-/// What can be asked of a session. One runs at a time; `Cancel` is the exception and ends it.
+/// What can be asked of a session. One runs at a time; `Cancel` is the exception and ends one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -67,8 +67,12 @@ pub enum Command {
     Trace(TraceSpec),
     /// Take back the latest edit. Ends in [`crate::Event::Undone`].
     Undo,
-    /// Drop the command that runs. It ends in [`crate::Event::Cancelled`] and has changed nothing.
-    Cancel,
+    /// Drop a command that runs or waits: it ends in [`crate::Event::Cancelled`] and has changed nothing. One that has
+    /// ended stays as it is, and no other is dropped in its place.
+    Cancel {
+        /// The number of its [`Request`].
+        request: u64,
+    },
 }
 
 impl Command {
@@ -102,6 +106,7 @@ pub enum ModelSource {
 
 /// What `POST /api/sessions` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionOpened {
     /// Part of the session's address: `/api/sessions/{key}/commands` and `/api/sessions/{key}/events`.
     pub key: String,

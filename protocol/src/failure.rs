@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What went wrong, for a person: made once, at the edge where an error leaves the program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// Whose turn it is to do something about it.
     pub kind: Kind,
@@ -16,6 +17,7 @@ pub struct Failure {
 
 /// Whose turn it is after a [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The request cannot be done as asked; the message says what to change. Exit code 2, HTTP 400.

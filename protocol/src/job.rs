@@ -6,28 +6,35 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{EditMode, Failure, SweepSpec, bounds};
+use crate::{EditMode, Failure, MendTraining, Precision, SweepSpec, bounds};
 
 /// What is asked for: `POST /api/jobs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JobRequest {
     /// What to run.
     pub work: JobWork,
-    /// How many processes share it. On one machine they run as many at a time as the server allows.
+    /// How many processes share it, where it can be shared. On one machine they run as many at a time as the server
+    /// allows.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub parts: usize,
+    /// How matrices are stored.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
 }
 
 fn one() -> usize {
     1
 }
 
-/// What a job runs.
+/// What a job runs. Models, files and folders are named by ids of [`JobOffer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JobWork {
-    /// A grid of edits.
+    /// A grid of edits: `rectify sweep`.
     Sweep {
         /// One of [`JobOffer::templates`].
         template: String,
@@ -35,18 +42,130 @@ pub enum JobWork {
         #[serde(default)]
         change: SweepChange,
     },
+    /// What a model can do: `rectify eval`.
+    Evaluation {
+        /// One of [`JobOffer::models`].
+        model: String,
+        /// One of [`JobOffer::edits`], applied first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        edits: Option<String>,
+        /// The folder with the tasks' files: one of [`JobOffer::tasks`].
+        data: String,
+        /// Which tasks; `all` are the paper's eight.
+        #[serde(default = "all")]
+        tasks: Vec<String>,
+        /// At most so many records of each, evenly spaced through its file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000))]
+        limit: Option<usize>,
+        /// Whether each record's prompts, replies and verdicts are kept.
+        #[serde(default)]
+        log_samples: bool,
+    },
+    /// Second moments of keys, as MEMIT and others need them: `rectify stats`.
+    Statistics {
+        /// One of [`JobOffer::models`].
+        model: String,
+        /// The corpus: one of [`JobOffer::texts`].
+        text: String,
+        /// Which layers.
+        layers: Vec<usize>,
+        /// How many tokens to average over.
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 4_000_000_000_i64))]
+        tokens: usize,
+    },
+    /// MEND's hypernetwork: `rectify mend train`.
+    MendTraining {
+        /// One of [`JobOffer::models`].
+        model: String,
+        /// What to train on: one of [`JobOffer::facts`].
+        facts: String,
+        /// By what to choose the best: one of [`JobOffer::facts`].
+        validation: String,
+        /// At most so many steps, one fact each.
+        #[serde(default = "steps")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
+        steps: usize,
+        /// What differs from the model's default settings: keys of [`MendTraining`].
+        #[serde(default)]
+        settings: Map<String, Value>,
+    },
+}
+
+fn all() -> Vec<String> {
+    vec!["all".to_owned()]
+}
+
+fn steps() -> usize {
+    100_000
 }
 
 impl JobWork {
     /// What a person calls it.
     pub fn name(&self) -> &str {
-        let Self::Sweep { template, .. } = self;
-        template
+        match self {
+            Self::Sweep { template, .. } => template,
+            Self::Evaluation { .. } => "evaluation",
+            Self::Statistics { .. } => "statistics",
+            Self::MendTraining { .. } => "mend-training",
+        }
+    }
+
+    /// The same with the model that is asked or made ready; a grid's template stands for its own.
+    pub fn title(&self) -> String {
+        match self.model() {
+            Some(model) => format!("{} · {model}", self.name()),
+            None => self.name().to_owned(),
+        }
+    }
+
+    /// The model that it names itself.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Sweep { change, .. } => change.model.as_deref(),
+            Self::Evaluation { model, .. } | Self::Statistics { model, .. } | Self::MendTraining { model, .. } => {
+                Some(model)
+            }
+        }
+    }
+
+    /// What its results are counted in.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Self::Sweep { .. } => "rows",
+            Self::Evaluation { .. } | Self::Statistics { .. } | Self::MendTraining { .. } => "files",
+        }
+    }
+
+    /// Says which number is impossible. A grid's are looked at where its template is read.
+    ///
+    /// # Errors
+    ///
+    /// When one is outside its range.
+    pub fn validate(&self) -> Result<(), Failure> {
+        match self {
+            Self::Sweep { .. } => Ok(()),
+            Self::Evaluation { tasks, limit, .. } => {
+                bounds::entries("tasks", tasks, bounds::POINTS)?;
+                limit.map_or(Ok(()), |limit| bounds::within("limit", limit, 1..=bounds::RECORDS))
+            }
+            Self::Statistics { layers, tokens, .. } => {
+                bounds::within("layers", layers.len(), 1..=bounds::LAYERS)?;
+                layers.iter().try_for_each(|layer| bounds::within("layers", *layer, 0..=bounds::LAYERS))?;
+                bounds::within("tokens", *tokens, 1..=bounds::CORPUS)
+            }
+            Self::MendTraining { steps, settings, .. } => {
+                bounds::within("steps", *steps, 1..=bounds::TRAINING)?;
+                let settings = serde_json::from_value::<MendTraining>(Value::Object(settings.clone()));
+                settings.map_err(|error| Failure::bad_field("settings", error))?.validate()
+            }
+        }
     }
 }
 
 /// What differs from a template. Each is a key of [`SweepSpec`]; what is absent stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SweepChange {
     /// One of [`JobOffer::models`].
@@ -115,6 +234,7 @@ impl SweepChange {
 
 /// What jobs a server takes, and what there is to run them: `GET /api/machine`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Machine {
     /// The program, its version included.
     pub program: String,
@@ -132,6 +252,7 @@ pub struct Machine {
 
 /// What a server's jobs may be made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobOffer {
     /// What starts processes: `local`, or `slurm`.
     pub dispatcher: String,
@@ -141,10 +262,23 @@ pub struct JobOffer {
     pub templates: Vec<Template>,
     /// Models that may take a template's place.
     pub models: Vec<OfferedModel>,
+    /// Edit sets.
+    #[serde(default)]
+    pub facts: Vec<String>,
+    /// Folders with files of tasks.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Corpora.
+    #[serde(default)]
+    pub texts: Vec<String>,
+    /// Edits of models, as `rectify edit --out` writes them.
+    #[serde(default)]
+    pub edits: Vec<String>,
 }
 
 /// A grid that a server has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Template {
     /// Its id.
     pub id: String,
@@ -168,6 +302,7 @@ pub struct Template {
 
 /// A model that a server has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OfferedModel {
     /// Its id.
     pub id: String,
@@ -179,6 +314,7 @@ pub struct OfferedModel {
 
 /// How far a job is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     /// Its id.
     pub id: String,
@@ -190,9 +326,9 @@ pub struct Job {
     pub parts: Vec<JobPart>,
     /// How often its processes were started.
     pub attempt: u32,
-    /// Rows that are written.
+    /// Results that are written, in [`JobWork::unit`].
     pub rows: usize,
-    /// Rows there will be, refusals aside.
+    /// Results there will be, refusals aside.
     pub expected: usize,
     /// Seconds since 1970 when it was asked for.
     pub created: u64,
@@ -200,19 +336,27 @@ pub struct Job {
     pub ended: Option<u64>,
     /// Seconds until its end, by the rows of this attempt.
     pub seconds_left: Option<f64>,
-    /// Why it failed, or what it waits for.
+    /// Why it failed, what it waits for, or what it said last.
     pub note: Option<String>,
+}
+
+impl Job {
+    /// Whether its results are rows, of which curves can be drawn while they come.
+    pub fn has_rows(&self) -> bool {
+        matches!(self.request.work, JobWork::Sweep { .. })
+    }
 }
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waits for its turn.
     Queued,
-    /// Rows are being made.
+    /// Results are being made.
     Running,
-    /// Every row is there.
+    /// Every result is there.
     Done,
     /// It cannot go on by itself; the note says why.
     Failed,
@@ -240,18 +384,20 @@ impl JobState {
 
 /// Where a part of a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobPart {
     /// Waits to be started, for the first time or again.
     Queued,
     /// A process works on it.
     Running,
-    /// Its process said that every row is there.
+    /// Its process said that every result is there.
     Done,
 }
 
-/// A file of a job's rows: `GET /api/jobs/{id}/rows`.
+/// A file of a job's results: `GET /api/jobs/{id}/rows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RowsFile {
     /// Its name.
     pub name: String,
@@ -305,8 +451,36 @@ mod tests {
             r#"{"work": {"shell": {"command": "ls"}}}"#,
             r#"{"work": {"sweep": {"template": "t"}}, "out": "/tmp"}"#,
             r#"{"work": {"sweep": {"template": "t", "change": {"covariance": {"path": "/etc"}}}}}"#,
+            r#"{"work": {"evaluation": {"model": "m", "data": {"path": "/etc"}}}}"#,
+            r#"{"work": {"evaluation": {"model": "m", "data": "d", "out": "/etc"}}}"#,
+            r#"{"work": {"statistics": {"model": "m", "text": "t", "layers": [-1], "tokens": 1}}}"#,
         ] {
             assert!(serde_json::from_str::<JobRequest>(body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn impossible_numbers_are_named() {
+        let complaint = |work: &str| {
+            let work: JobWork = serde_json::from_str(work).unwrap();
+            work.validate().err().and_then(|failure| failure.field)
+        };
+        let check = |work: &str, field: Option<&str>| assert_eq!(complaint(work).as_deref(), field, "{work}");
+        check(r#"{"evaluation": {"model": "m", "data": "d"}}"#, None);
+        check(r#"{"evaluation": {"model": "m", "data": "d", "limit": 0}}"#, Some("limit"));
+        let statistics = |layers: &str, tokens: u64| {
+            format!(r#"{{"statistics": {{"model": "m", "text": "t", "layers": {layers}, "tokens": {tokens}}}}}"#)
+        };
+        check(&statistics("[0, 3]", 1000), None);
+        check(&statistics("[]", 1000), Some("layers"));
+        check(&statistics("[99999]", 1000), Some("layers"));
+        check(&statistics("[0]", 0), Some("tokens"));
+        check(&statistics("[0]", u64::MAX), Some("tokens"));
+        let training =
+            |more: &str| format!(r#"{{"mend_training": {{"model": "m", "facts": "f", "validation": "v", {more}}}}}"#);
+        check(&training(r#""settings": {"lr": 1e-5, "outer": "prompt"}"#), None);
+        check(&training(r#""steps": 0"#), Some("steps"));
+        check(&training(r#""settings": {"lr": -1}"#), Some("lr"));
+        check(&training(r#""settings": {"out": "/etc/passwd"}"#), Some("settings"));
     }
 }

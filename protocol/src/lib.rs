@@ -10,7 +10,7 @@
 //!      ◀─ Reply { id, Event::Loaded }   ──                      ◀─ … Reply { id, Edited }            ──
 //!      ── Request { id, Command::Edit } ─▶
 //!      ◀─ Reply { id, Event::Progress } ──   once per optimisation step
-//!      ── Request { id, Command::Cancel } ▶  drops what runs; nothing was changed yet
+//!      ── Request { Command::Cancel { id } } ▶  drops that request; nothing was changed yet
 //!      ◀─ Reply { id, Event::Edited }   ──   or Failed, or Cancelled: always exactly one last event
 //! ```
 //!

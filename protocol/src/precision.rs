@@ -7,6 +7,7 @@ use crate::unknown;
 /// How a model's matrices are stored while it computes. Products add in 32 bits either way, and a matrix that was edited
 /// is kept in 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.

@@ -74,6 +74,7 @@ pub struct RunCommand {
 
 /// How several facts meet one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EditMode {
     /// Each fact edits the untouched model.

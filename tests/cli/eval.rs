@@ -1,6 +1,11 @@
 //! `rectify eval`.
 
-use std::fs;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -37,6 +42,43 @@ fn tasks_are_asked_of_a_model_edited_or_not() {
     assert!(samples[1]["number"].as_u64() > samples[0]["number"].as_u64(), "evenly spaced through the file");
     check_refused(&[&args[..], &["--out", &desk.text("")]].concat(), &["facts.json", "no result of this command"]);
     check_refused(&["eval", "--model", &model, "--data", &data, "--tasks", "nlii"], &["did you mean \"nli\"?"]);
+}
+
+#[test]
+fn a_stopped_evaluation_goes_on_with_the_next_task() {
+    let here = tempfile::tempdir().expect("a folder");
+    let out = here.path().join("out");
+    let data = format!("{}/../static/tasks/demo", env!("CARGO_MANIFEST_DIR"));
+    let out_text = out.display().to_string();
+    let asked = ["eval", "--model", "demo-nano", "--data", &data, "--limit", "60", "--log-samples"];
+    let args = [&asked[..], &["--out", &out_text]].concat();
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_rectify")).args(&args).stderr(Stdio::null()).spawn().expect("starts");
+    let partial = out.join("report.partial.json");
+    while !partial.is_file() && child.try_wait().expect("waits").is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("kills");
+    child.wait().expect("waits");
+    assert!(partial.is_file(), "it was stopped after the first task");
+    // Another evaluation does not go on with it.
+    check_refused(&[&asked[..6], &["50", "--out", &out_text]].concat(), &["report.partial.json", "another"]);
+    let output = rectify(&args);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("resuming after"));
+    assert!(!partial.exists());
+    let whole = here.path().join("whole").display().to_string();
+    assert!(rectify(&[&asked[..], &["--out", &whole]].concat()).status.success());
+    let read = |folder: &str, file: &str| fs::read_to_string(Path::new(folder).join(file)).expect("reads");
+    let scores = |folder: &str| -> Vec<Value> {
+        let report: Value = serde_json::from_str(&read(folder, "report.json")).expect("JSON");
+        report["tasks"].as_array().expect("tasks").iter().map(|task| task["scores"].clone()).collect()
+    };
+    assert_eq!(scores(&out_text), scores(&whole));
+    for task in ["nli", "ner", "summarization"] {
+        let file = format!("samples.{task}.jsonl");
+        assert_eq!(read(&out_text, &file), read(&whole, &file));
+    }
 }
 
 #[test]

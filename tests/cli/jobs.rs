@@ -19,7 +19,7 @@ pub struct Server {
     folder: PathBuf,
 }
 
-fn statics() -> String {
+pub fn statics() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../static").to_owned()
 }
 
@@ -29,18 +29,23 @@ impl Server {
     }
 
     fn listening(folder: &Path, listen: &str, more: &[&str]) -> Self {
-        Self::begin(folder, listen, more, &[])
+        Self::begin(&statics(), folder, listen, more, &[])
     }
 
     /// With variables of its own.
     pub fn with(folder: &Path, more: &[&str], variables: &[(&str, OsString)]) -> Self {
-        Self::begin(folder, "127.0.0.1:0", more, variables)
+        Self::begin(&statics(), folder, "127.0.0.1:0", more, variables)
     }
 
-    fn begin(folder: &Path, listen: &str, more: &[&str], variables: &[(&str, OsString)]) -> Self {
+    /// With another static folder.
+    pub fn of(statics: &Path, folder: &Path) -> Self {
+        Self::begin(&statics.display().to_string(), folder, "127.0.0.1:0", &[], &[])
+    }
+
+    fn begin(statics: &str, folder: &Path, listen: &str, more: &[&str], variables: &[(&str, OsString)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rectify"));
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        command.args(["serve", "--static", &statics(), "--listen", listen, "--jobs", &folder.display().to_string()]);
+        command.args(["serve", "--static", statics, "--listen", listen, "--jobs", &folder.display().to_string()]);
         let mut child = command.args(more).stderr(Stdio::piped()).spawn().expect("starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut said = String::new();
@@ -67,7 +72,12 @@ impl Server {
     }
 
     pub fn submit(&self, args: &[&str]) -> String {
-        let job = self.json(&[&["submit"], args].concat());
+        self.asked(&[&["submit"], args].concat())
+    }
+
+    /// The id of a job that is asked for.
+    pub fn asked(&self, args: &[&str]) -> String {
+        let job = self.json(args);
         job["id"].as_str().expect("an id").to_owned()
     }
 
@@ -85,7 +95,7 @@ impl Server {
         }
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.address));
@@ -96,7 +106,7 @@ impl Server {
         (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
     }
 
-    fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> (u16, String) {
+    pub fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> (u16, String) {
         self.ask("POST", path, &[&[("content-type", "application/json")], headers].concat(), &body.to_string())
     }
 
@@ -233,6 +243,38 @@ fn a_job_that_cannot_be_done_says_why() {
     assert!(String::from_utf8_lossy(&log.stdout).contains("attempt 1, part 0"));
 }
 
+/// On a disk of its own with hardly any room, where one may be made.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_waits_for_room_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mount = |size: &str| {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", size, "rectify-test"]).arg(folder.path()).stderr(Stdio::null()).status()
+    };
+    if !mount("size=8m").is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a small disk cannot be mounted here");
+        return;
+    }
+    let jobs = folder.path().join("jobs");
+    let server = Server::start(&jobs, &[]);
+    let id = server.submit(&[GRID, "--model", "demo-nano", "--seeds", "0", "--edits", "0,1", "--limit", "2"]);
+    let asked = Instant::now();
+    let mut said = Value::Null;
+    while said.is_null() && asked.elapsed() < Duration::from_secs(30) {
+        said = server.json(&["list"])[0]["note"].clone();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(said.as_str().expect("a note").contains("waits for room: less than 32 MiB are free in"), "{said}");
+    assert_eq!(server.json(&["list"])[0]["state"], "queued");
+    let (ready, text) = server.ask("GET", "/readyz", &[], "");
+    assert!(ready == 503 && text.contains("room"), "{text}");
+    assert!(mount("remount,size=256m").is_ok_and(|status| status.success()));
+    assert_eq!(server.ended(&id)["state"], "done");
+    drop(server);
+    assert!(Command::new("umount").arg(folder.path()).status().is_ok_and(|status| status.success()));
+}
+
 /// A request for a changed grid.
 fn changed(change: &Value) -> Value {
     json!({ "work": { "sweep": { "template": GRID, "change": change } } })
@@ -240,7 +282,7 @@ fn changed(change: &Value) -> Value {
 
 /// A request is refused with this status, for a reason that says so much.
 #[track_caller]
-fn check_job(server: &Server, body: &Value, status: u16, part: &str) {
+pub fn check_job(server: &Server, body: &Value, status: u16, part: &str) {
     let (found, text) = server.post("/api/jobs", body, &[]);
     assert_eq!(found, status, "{body}: {text}");
     let failure: Value = serde_json::from_str(&text).expect("a failure");

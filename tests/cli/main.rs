@@ -5,8 +5,11 @@ mod desk;
 mod edit;
 mod eval;
 mod hub;
+mod import;
 mod installed;
 mod jobs;
+mod kinds;
+mod machine;
 mod merge;
 #[cfg(unix)]
 mod serve;

@@ -4,11 +4,13 @@
 //! Begin reading at [`COMMANDS`].
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
+mod api;
 mod bench;
 mod circles;
 mod deny;
 mod edges;
 mod kit;
+mod python;
 mod setup;
 mod shell;
 mod test;
@@ -37,6 +39,7 @@ const COMMANDS: &[Command] = &[
     ("deny", "", "check licences, sources and known holes of the crates we use", deny::deny),
     ("tidy", "", "check what the compiler does not", tidy::tidy),
     ("wheel", "[--release]", "make the Python package with the program in it: dist-wheel/*.whl", wheel::wheel),
+    ("api", "", "make requests of all kinds of a server, and hold its answers against docs/openapi.json", api::api),
     ("python", "", "types and tests of the Python package, as whoever installs the wheel has it", wheel::python),
     (
         "card-kit",

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::{
-    Args, deny, edges,
+    Args, api, deny, edges,
     setup::{Browser, Web, sentence_pieces},
     shell::{cargo, run, run_watched, say, web_target_dir},
     tidy, web, wheel,
@@ -51,6 +51,7 @@ pub fn ci(args: &mut Args) -> Result<()> {
     check("fmt", run(cargo().args(["fmt", "--all", "--check"])));
     check("clippy", clippy());
     check("test", all_tests());
+    check("api", api::check());
     check("python", wheel::check());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));

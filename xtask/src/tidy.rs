@@ -90,6 +90,9 @@ pub fn check() -> Result<()> {
     for path in files.iter().filter(|path| !DATA.iter().any(|data| path.starts_with(data))) {
         let Ok(text) = fs::read_to_string(root().join(path)) else { continue };
         complain(path, &text, &mut wrong);
+        if path.ends_with(".md") {
+            wrong.extend(missing_tests(path, &text, &|file| fs::read_to_string(root().join(file)).ok()));
+        }
     }
     wrong.extend(unlisted_models(&files)?);
     if !wrong.is_empty() {
@@ -126,6 +129,15 @@ fn complain(path: &str, text: &str, wrong: &mut Vec<String>) {
             "{path}: {length} lines, and more than {LONGEST} no longer tell one story: divide it, or list it with a reason"
         ));
     }
+}
+
+/// Tests that a document names as `path/to/file.rs::name` and that are not there.
+fn missing_tests(path: &str, text: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let named = text.split('`').skip(1).step_by(2).filter_map(|span| span.split_once(".rs::"));
+    let is_missing = |(file, name): &(&str, &str)| {
+        !read(&format!("{file}.rs")).is_some_and(|source| source.contains(&format!("fn {name}(")))
+    };
+    named.filter(is_missing).map(|(file, name)| format!("{path}: there is no test {file}.rs::{name}")).collect()
 }
 
 /// Files under `static/models` that `static/models.json` does not name, and the other way round.
@@ -187,5 +199,12 @@ mod tests {
     fn a_long_file_of_core_is_divided_or_explained() {
         check("core/src/new.rs", &"\n".repeat(LONGEST + 1), Some("no longer tell one story"));
         check("native-server/src/new.rs", &"\n".repeat(LONGEST + 1), None);
+    }
+
+    #[test]
+    fn a_test_that_a_document_names_is_there() {
+        let read = |file: &str| (file == "a/b.rs").then(|| "    fn holds() {}\n".to_owned());
+        let text = "| x | `a/b.rs::holds`, `a/b.rs::broken`, `c.rs::holds`, `cargo xtask api` |";
+        assert_eq!(missing_tests("d.md", text, &read).len(), 2);
     }
 }

@@ -4,22 +4,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
     Args,
+    python::{Environment, from_pypi},
     setup::{tools, write_program},
-    shell::{cargo, find, output_of, root, run, run_within, say, target_dir},
+    shell::{cargo, root, run, say, target_dir},
     test, web,
 };
 
 /// What makes wheels of Rust programs.
 const MATURIN: &str = "1.16.0";
-/// Where pip may take how long: a machine without a network should know soon.
-const PATIENCE: Duration = Duration::from_secs(150);
 
 /// `cargo xtask wheel`.
 pub fn wheel(args: &mut Args) -> Result<()> {
@@ -44,7 +42,7 @@ pub fn check() -> Result<()> {
         return Ok(());
     };
     let wheel = build(&maturin, false)?;
-    let environment = Environment::new(&target_dir().join("python"))?;
+    let environment = Environment::on_theirs(&target_dir().join("python"))?;
     let mut needs = vec!["pytest>=8", "pandas>=2", "mypy>=1.11"];
     if environment.has("torch") && environment.has("transformers") {
         needs.extend(["ipykernel", "matplotlib", "nbclient", "nbformat"]);
@@ -55,11 +53,15 @@ pub fn check() -> Result<()> {
         say(format!("Python: SKIPPED, for pip cannot install {}", needs.join(", ")));
         return Ok(());
     }
-    run(environment
-        .command(&["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"])
-        .arg(&wheel))?;
-    run(&mut environment.command(&["-m", "mypy"]))?;
-    run(&mut environment.command(&["-m", "pytest", "--quiet", "-rs"]))
+    let beside_it = |arguments: &[&str]| {
+        let mut command = environment.command(arguments);
+        command.current_dir(package());
+        command
+    };
+    let install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"];
+    run(beside_it(&install).arg(&wheel))?;
+    run(&mut beside_it(&["-m", "mypy"]))?;
+    run(&mut beside_it(&["-m", "pytest", "--quiet", "-rs"]))
 }
 
 /// Makes `dist-wheel/*.whl`, and says how large it is.
@@ -146,70 +148,5 @@ fn stand_in() -> Result<PathBuf> {
 
 /// maturin of our version, installed if need be; `None` where it cannot be had.
 fn maturin() -> Result<Option<PathBuf>> {
-    let folder = tools().join("python");
-    let own = programs_of(&folder).join(format!("maturin{}", std::env::consts::EXE_SUFFIX));
-    let wanted = format!("maturin {MATURIN}");
-    let has = |program: &PathBuf| output_of(program, &["--version"]).is_some_and(|text| text == wanted);
-    if let Some(found) = [Some(own.clone()), find("maturin")].into_iter().flatten().find(has) {
-        return Ok(Some(found));
-    }
-    if interpreter().is_none() {
-        return Ok(None);
-    }
-    say(format!("{wanted}: makes the wheel. pip installs it into {}", folder.display()));
-    let installed = Environment::new(&folder)?.install(&[&format!("maturin=={MATURIN}")])?;
-    Ok(Some(own).filter(|own| installed && has(own)))
-}
-
-/// The Python that environments are made of, 3.10 or newer.
-fn interpreter() -> Option<PathBuf> {
-    let named = std::env::var_os("RECTIFY_PYTHON").map(PathBuf::from);
-    let found = named.or_else(|| ["python3", "python"].into_iter().find_map(find))?;
-    let new_enough = "import sys, venv; sys.exit(sys.version_info < (3, 10))";
-    output_of(&found, &["-c", new_enough]).map(|_| found)
-}
-
-/// Where an environment has its programs.
-fn programs_of(environment: &Path) -> PathBuf {
-    environment.join(if cfg!(windows) { "Scripts" } else { "bin" })
-}
-
-/// A virtual environment of Python's.
-struct Environment(PathBuf);
-
-impl Environment {
-    /// A new one, which sees what the Python it is made of has: torch is too large to be fetched for a test.
-    fn new(folder: &Path) -> Result<Self> {
-        let python = interpreter().context("there is no Python 3.10 or newer with the module venv")?;
-        run(Command::new(&python).args(["-m", "venv", "--clear"]).arg(folder))?;
-        let environment = Self(folder.to_owned());
-        let site = "import site; print('\\n'.join(site.getsitepackages()))";
-        let theirs = output_of(&python, &["-c", site]).context("a Python says where its packages are")?;
-        let own = "import sysconfig; print(sysconfig.get_path('purelib'))";
-        let own = output_of(environment.python(), &["-c", own]).context("a Python says where its packages are")?;
-        fs::write(Path::new(&own).join("what_it_is_made_of.pth"), theirs)?;
-        Ok(environment)
-    }
-
-    fn python(&self) -> PathBuf {
-        programs_of(&self.0).join(format!("python{}", std::env::consts::EXE_SUFFIX))
-    }
-
-    /// Its Python with these arguments, beside the package.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.python());
-        command.args(arguments).current_dir(package()).env_remove("RECTIFY_STATIC").env_remove("PYTHONPATH");
-        command
-    }
-
-    /// Whether a module can be imported.
-    fn has(&self, module: &str) -> bool {
-        output_of(self.python(), &["-c", &format!("import {module}")]).is_some()
-    }
-
-    /// Installs packages; `false` where pip cannot.
-    fn install(&self, packages: &[&str]) -> Result<bool> {
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        run_within(self.command(&pip).args(packages), PATIENCE)
-    }
+    from_pypi("maturin", MATURIN, "maturin", &tools().join("python"))
 }

@@ -1,7 +1,9 @@
 //! Heavy runs: ask the server for one, close the page, come back to its results.
 
 use leptos::{prelude::*, task::spawn_local};
-use rectify_protocol::{Job, JobOffer, JobPart, JobRequest, JobState, JobWork, Machine, Regularizer, SweepChange};
+use rectify_protocol::{
+    Job, JobOffer, JobPart, JobRequest, JobState, JobWork, Machine, Precision, Regularizer, SweepChange,
+};
 
 use super::{Page, sweeps};
 use crate::{
@@ -172,7 +174,7 @@ fn Order(desk: Desk, runs: Runs, machine: Machine, offer: JobOffer) -> impl Into
             change.regularizers = Some(kept.iter().map(ToString::to_string).collect());
         }
         let work = JobWork::Sweep { template: template.get_untracked(), change };
-        Ok(JobRequest { work, parts: parts.get_untracked() })
+        Ok(JobRequest { work, parts: parts.get_untracked(), precision: Precision::default() })
     };
     let submit = move |event: leptos::ev::SubmitEvent| {
         event.prevent_default();
@@ -267,7 +269,7 @@ fn Row(runs: Runs, id: String) -> impl IntoView {
         move |wanted: fn(JobState) -> bool| job.with(|job| job.as_ref().is_some_and(|job| wanted(job.state)));
     view! {
         <tr aria-current=move || is_shown().then_some("true") data-job=named data-state=move || job.with(|job| job.as_ref().map(|job| job.state.name()))>
-            <th scope="row"><a href=format!("#runs/{id}")>{move || job.with(|job| job.as_ref().map(|job| job.request.work.name().to_owned()))}</a>" "<code>{id}</code></th>
+            <th scope="row"><a href=format!("#runs/{id}")>{move || job.with(|job| job.as_ref().map(|job| job.request.work.title()))}</a>" "<code>{id}</code></th>
             <td>{move || job.with(|job| job.as_ref().map(|job| job.state.name()))}</td>
             <td class="number">{move || job.with(|job| job.as_ref().map(view::rows_words))}</td>
             <td class="acts">
@@ -281,7 +283,7 @@ fn Row(runs: Runs, id: String) -> impl IntoView {
                     <button type="button" class="button" on:click={
                         let id = delete.clone();
                         move |_| if sure.get_untracked() { spawn_local(runs.delete(id.clone())) } else { sure.set(true) }
-                    }>{move || if sure.get() { "Delete it with its rows?" } else { "Delete" }}</button>
+                    }>{move || if sure.get() { "Delete it with its results?" } else { "Delete" }}</button>
                 </Show>
             </td>
         </tr>
@@ -294,7 +296,7 @@ fn Watched(runs: Runs) -> impl IntoView {
     let drawn = Memo::new(move |_| {
         let name = runs.job.with(|job| job.as_ref().map(|job| job.request.work.name().to_owned())).unwrap_or_default();
         runs.rows.with(|rows| {
-            if rows.is_empty() {
+            if rows.values().all(String::is_empty) {
                 return None;
             }
             let files = rows.iter().map(|(file, text)| (format!("{name}/{file}"), text.clone()));
@@ -305,18 +307,21 @@ fn Watched(runs: Runs) -> impl IntoView {
     let id = move || runs.watched.get().unwrap_or_default();
     let address = move |form: &str| format!("{}api/jobs/{}/{form}", surroundings::base(), id());
     let state = move || runs.job.with(|job| job.as_ref().map_or("asking", |job| job.state.name()));
+    let is_grid = move || runs.job.with(|job| job.as_ref().is_some_and(Job::has_rows));
     view! {
         <section class="card" id=ids::RUN_VIEW aria-labelledby="run-heading" data-state=state data-rows=move || with(|job| job.rows.to_string())>
-            <h2 id="run-heading">{move || with(|job| job.request.work.name().to_owned())}" "<code>{id}</code></h2>
+            <h2 id="run-heading">{move || with(|job| job.request.work.title())}" "<code>{id}</code></h2>
             <p role="status">{move || with(view::job_words)}</p>
-            <progress max=move || with(|job| job.expected.to_string()) value=move || with(|job| job.rows.to_string()) aria-label="Rows that are measured"></progress>
+            <progress max=move || with(|job| job.expected.to_string()) value=move || with(|job| job.rows.to_string()) aria-label="Results that are there"></progress>
             <p class="quiet">{move || with(parts_words)}</p>
             <p class="quiet">
                 "You can close this page: its address shows the run again, wherever the server can be reached. "
-                <a href=move || address("report.html") target="_blank" rel="noopener">"Report"</a>", "
-                <a href=move || address("report.csv") download="">"table"</a>", "
-                <a href=move || address("report.json") target="_blank" rel="noopener">"scores"</a>", "
-                <a href=move || address("log") target="_blank" rel="noopener">"log"</a>"; rows: "
+                <Show when=is_grid>
+                    <a href=move || address("report.html") target="_blank" rel="noopener">"Report"</a>", "
+                    <a href=move || address("report.csv") download="">"table"</a>", "
+                    <a href=move || address("report.json") target="_blank" rel="noopener">"scores"</a>", "
+                </Show>
+                <a href=move || address("log") target="_blank" rel="noopener">"log"</a>"; files: "
                 {move || runs.rows.with(|rows| rows.keys().map(|file| {
                     view! { <a href=address(&format!("rows/{file}")) download=file.clone()>{file.clone()}</a>" " }
                 }).collect_view())}

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
@@ -22,15 +22,18 @@ pub struct Inbox(Rc<Shared>);
 #[derive(Default)]
 struct Shared {
     waiting: RefCell<VecDeque<Request>>,
-    cancel: Cell<bool>,
+    /// The number of the request that was taken last.
+    running: Cell<u64>,
+    /// Requests that are to be dropped, and have not ended as far as is known.
+    cancelled: RefCell<BTreeSet<u64>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Inbox {
-    /// Takes a request in. `Cancel` is for what runs now and is forgotten when nothing does.
+    /// Takes a request in. `Cancel` is heard at once, and names one that runs or waits.
     pub fn put(&self, request: Request) {
-        if request.command == Command::Cancel {
-            self.0.cancel.set(true);
+        if let Command::Cancel { request } = request.command {
+            self.0.cancelled.borrow_mut().insert(request);
         } else {
             self.0.waiting.borrow_mut().push_back(request);
         }
@@ -43,7 +46,9 @@ impl Inbox {
     pub async fn next(&self) -> Request {
         poll_fn(|context| match self.0.waiting.borrow_mut().pop_front() {
             Some(request) => {
-                self.0.cancel.set(false);
+                self.0.running.set(request.id);
+                // Numbers grow: what is below has ended.
+                self.0.cancelled.borrow_mut().retain(|id| *id >= request.id);
                 Poll::Ready(request)
             }
             None => self.wait(context.waker()),
@@ -51,21 +56,19 @@ impl Inbox {
         .await
     }
 
-    /// Runs `future` to its end, or drops it when a `Cancel` comes.
+    /// Runs what was taken last to its end, or drops it when a `Cancel` names it.
     ///
     /// Between two polls the browser's event loop gets a turn. Without it a future that wakes itself, as core's do
     /// after each read, would be polled again as a microtask, before any message could be heard.
     pub async fn drive<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
-        loop {
+        while !self.0.cancelled.borrow().contains(&self.0.running.get()) {
             if let Poll::Ready(output) = self.poll_once(future.as_mut()).await {
                 return Some(output);
             }
             event_loop_turn().await;
-            if self.0.cancel.take() {
-                return None;
-            }
         }
+        None
     }
 
     /// Polls once; if that was not the end, waits until the future or a message asks for attention.

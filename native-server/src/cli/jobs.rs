@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rectify_protocol::{Failure, Job, JobRequest, JobState, JobWork, Kind, Machine, RowsFile, SweepChange};
+use rectify_protocol::{Failure, Job, JobRequest, JobState, JobWork, Kind, Machine, Precision, RowsFile, SweepChange};
 use serde::de::DeserializeOwned;
 
 use super::settings;
-use crate::{io, progress::Line};
+use crate::{io, progress::Line, tasks};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommands {
@@ -20,6 +20,12 @@ pub(super) enum Subcommands {
     Offer(Server),
     /// Ask for a grid of the server's, changed where you say so; prints the job's id
     Submit(Submit),
+    /// Ask what a model of the server's can do, as `rectify eval` does; prints the job's id
+    Eval(Eval),
+    /// Ask for second moments of keys, as `rectify stats` gathers them; prints the job's id
+    Stats(Stats),
+    /// Ask for MEND's hypernetwork, as `rectify mend train` makes it; prints the job's id
+    Mend(Mend),
     /// Every job and how far it is
     List(Server),
     /// Follow a job to its end. Exit code 0 when it is done, 1 when it failed, 130 when it was cancelled, 75 when the server
@@ -29,22 +35,22 @@ pub(super) enum Subcommands {
     Cancel(One),
     /// Go on with a job that was cancelled or has failed
     Resume(One),
-    /// Delete a job that has ended, with its rows
+    /// Delete a job that has ended, with its results
     Delete(One),
     /// What a job's processes said
     Log(One),
     /// Fetch a job's report, drawn of the rows there are
     Report(Fetch),
-    /// Fetch a job's rows into a folder, for `rectify report`
+    /// Fetch a job's results into a folder: rows for `rectify report`, or the files that its process wrote
     Rows(Fetch),
 }
 
 /// The server, and who asks.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
-    /// Where the server is; also RECTIFY_SERVER
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    /// Where the server is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    server: String,
     /// The file that holds the server's token, where it asks for one; also RECTIFY_TOKEN, the token itself
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -100,6 +106,13 @@ pub(super) struct Submit {
     /// How many processes share it
     #[arg(long, default_value_t = 1, value_name = "N")]
     parts: usize,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// What every request has. `--precision` is one of the program's flags.
+#[derive(Debug, clap::Args)]
+struct Asked {
     /// What this request is called: sent again under the same name, it is the same job
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
@@ -107,10 +120,76 @@ pub(super) struct Submit {
     server: Server,
 }
 
-pub(super) fn run(command: &Subcommands, out: &mut dyn Write) -> Result<(), Failure> {
+#[derive(Debug, clap::Args)]
+pub(super) struct Eval {
+    /// A model of the server's
+    #[arg(long, value_name = "ID")]
+    model: String,
+    /// A folder of tasks of the server's
+    #[arg(long, value_name = "ID")]
+    data: String,
+    #[arg(long, value_delimiter = ',', default_value = "all", help = tasks::words())]
+    tasks: Vec<String>,
+    /// At most so many records of each, evenly spaced through its file
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Edits of the server's, applied first
+    #[arg(long, value_name = "ID")]
+    edits: Option<String>,
+    /// Keep also each record's prompts, replies and verdicts
+    #[arg(long)]
+    log_samples: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Stats {
+    /// A model of the server's
+    #[arg(long, value_name = "ID")]
+    model: String,
+    /// A text of the server's
+    #[arg(long, value_name = "ID")]
+    text: String,
+    /// Which layers: 4,5
+    #[arg(long, value_delimiter = ',', required = true)]
+    layers: Vec<usize>,
+    /// How many tokens to average over
+    #[arg(long, value_name = "N")]
+    tokens: usize,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Mend {
+    /// A model of the server's
+    #[arg(long, value_name = "ID")]
+    model: String,
+    /// The facts to train on, of the server's
+    #[arg(long, value_name = "ID")]
+    facts: String,
+    /// The facts by which to choose, of the server's
+    #[arg(long, value_name = "ID")]
+    validation: String,
+    /// At most so many steps
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    steps: usize,
+    /// What differs from the model's default settings, as JSON: {"lr": 1e-5}
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    settings: String,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+pub(super) fn run(command: &Subcommands, precision: Precision, out: &mut dyn Write) -> Result<(), Failure> {
+    let ask = |work, parts, asked: &Asked, out| send(JobRequest { work, parts, precision }, asked, out);
     match command {
         Subcommands::Offer(server) => offer(&server.client()?, server.json, out),
-        Subcommands::Submit(args) => submit(args, out),
+        Subcommands::Submit(args) => ask(args.work()?, args.parts, &args.asked, out),
+        Subcommands::Eval(args) => ask(args.work(), 1, &args.asked, out),
+        Subcommands::Stats(args) => ask(args.work(), 1, &args.asked, out),
+        Subcommands::Mend(args) => ask(args.work()?, 1, &args.asked, out),
         Subcommands::List(server) => list(&server.client()?, server.json, out),
         Subcommands::Watch(one) => watch(one, out),
         Subcommands::Cancel(one) => tell(one, &one.server.client()?.post(&format!("jobs/{}/cancel", one.id()?))?, out),
@@ -122,36 +201,73 @@ pub(super) fn run(command: &Subcommands, out: &mut dyn Write) -> Result<(), Fail
     }
 }
 
-fn submit(args: &Submit, out: &mut dyn Write) -> Result<(), Failure> {
-    let given = args.change.as_deref().unwrap_or("{}");
-    let change: SweepChange = serde_json::from_str(given)
-        .map_err(|error| Failure::bad_field("--change", format_args!("is no change: {error}")))?;
-    fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
-        (!list.is_empty()).then(|| list.to_vec())
+impl Submit {
+    fn work(&self) -> Result<JobWork, Failure> {
+        let given: SweepChange = json("--change", self.change.as_deref().unwrap_or("{}"))?;
+        fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+            (!list.is_empty()).then(|| list.to_vec())
+        }
+        let change = SweepChange {
+            model: self.model.clone().or(given.model),
+            index: self.index.as_ref().map(|range| [range.start, range.end]).or(given.index),
+            seeds: some(&self.seeds).or(given.seeds),
+            regularizers: some(&self.regularizers).or(given.regularizers),
+            edits: some(&self.edits).or(given.edits),
+            limit: self.limit.or(given.limit),
+            ..given
+        };
+        Ok(JobWork::Sweep { template: self.template.clone(), change })
     }
-    let change = SweepChange {
-        model: args.model.clone().or(change.model),
-        index: args.index.as_ref().map(|range| [range.start, range.end]).or(change.index),
-        seeds: some(&args.seeds).or(change.seeds),
-        regularizers: some(&args.regularizers).or(change.regularizers),
-        edits: some(&args.edits).or(change.edits),
-        limit: args.limit.or(change.limit),
-        ..change
-    };
-    let work = JobWork::Sweep { template: args.template.clone(), change };
-    let body = serde_json::to_string(&JobRequest { work, parts: args.parts });
-    let body = body.map_err(|error| io::internal(error.to_string()))?;
+}
+
+impl Eval {
+    fn work(&self) -> JobWork {
+        let Self { model, data, tasks, limit, edits, log_samples, .. } = self;
+        JobWork::Evaluation {
+            model: model.clone(),
+            edits: edits.clone(),
+            data: data.clone(),
+            tasks: tasks.clone(),
+            limit: *limit,
+            log_samples: *log_samples,
+        }
+    }
+}
+
+impl Stats {
+    fn work(&self) -> JobWork {
+        let Self { model, text, layers, tokens, .. } = self;
+        JobWork::Statistics { model: model.clone(), text: text.clone(), layers: layers.clone(), tokens: *tokens }
+    }
+}
+
+impl Mend {
+    fn work(&self) -> Result<JobWork, Failure> {
+        let Self { model, facts, validation, steps, settings, .. } = self;
+        Ok(JobWork::MendTraining {
+            model: model.clone(),
+            facts: facts.clone(),
+            validation: validation.clone(),
+            steps: *steps,
+            settings: json("--settings", settings)?,
+        })
+    }
+}
+
+fn json<T: DeserializeOwned>(flag: &str, text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::bad_field(flag, format_args!("cannot be read: {error}")))
+}
+
+fn send(request: JobRequest, asked: &Asked, out: &mut dyn Write) -> Result<(), Failure> {
+    let body = serde_json::to_string(&request).map_err(|error| io::internal(error.to_string()))?;
     // A request whose answer is lost can be sent again by the same command only under a name.
-    let job: Job = args.server.client()?.send("jobs", &body, args.key.as_deref())?;
-    if args.server.json {
+    let job: Job = asked.server.client()?.send("jobs", &body, asked.key.as_deref())?;
+    if asked.server.json {
         return io::print(out, &io::to_json(&job)?);
     }
-    io::say(&format!(
-        "{} rows in {} parts; follow it with: rectify jobs watch {}",
-        job.expected,
-        job.parts.len(),
-        job.id
-    ));
+    let (unit, parts) = (job.request.work.unit(), job.parts.len());
+    let parts = if parts == 1 { String::new() } else { format!(" in {parts} parts") };
+    io::say(&format!("{} {unit}{parts}; follow it with: rectify jobs watch {}", job.expected, job.id));
     io::print(out, &format!("{}\n", job.id))
 }
 
@@ -172,8 +288,19 @@ fn offer(client: &Client, json: bool, out: &mut dyn Write) -> Result<(), Failure
         let lacks = template.missing.as_ref().map_or_else(String::new, |lacks| format!(" [needs {lacks}]"));
         text += &format!("{:wide$}  {}{lacks}\n", template.id, template.title);
     }
-    let models: Vec<&str> = offer.models.iter().map(|model| model.id.as_str()).collect();
-    io::print(out, &format!("{text}\nmodels: {}\n", models.join(", ")))
+    let models: Vec<String> = offer.models.iter().map(|model| model.id.clone()).collect();
+    text += "\n";
+    let lists = [
+        ("models", models),
+        ("facts", offer.facts),
+        ("folders of tasks", offer.tasks),
+        ("texts", offer.texts),
+        ("edits", offer.edits),
+    ];
+    for (what, ids) in lists.iter().filter(|(_, ids)| !ids.is_empty()) {
+        text += &format!("{what}: {}\n", ids.join(", "));
+    }
+    io::print(out, &text)
 }
 
 fn list(client: &Client, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
@@ -189,8 +316,8 @@ fn list(client: &Client, json: bool, out: &mut dyn Write) -> Result<(), Failure>
 fn line(job: &Job) -> String {
     let left = job.seconds_left.map_or_else(String::new, |left| format!(", {left:.0} s left"));
     let note = job.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
-    let (id, state, name) = (&job.id, job.state.name(), job.request.work.name());
-    format!("{id}  {state:9}  {} of {} rows{left}  {name}{note}", job.rows, job.expected)
+    let (id, state, title, unit) = (&job.id, job.state.name(), job.request.work.title(), job.request.work.unit());
+    format!("{id}  {state:9}  {} of {} {unit}{left}  {title}{note}", job.rows, job.expected)
 }
 
 fn tell(one: &One, job: &Job, out: &mut dyn Write) -> Result<(), Failure> {
@@ -250,7 +377,9 @@ fn follow(client: &Client, id: &str, seen: &mut Option<String>, shown: &Line) ->
             let job: Job = parsed(&data)?;
             data.clear();
             let left = job.seconds_left.map_or_else(String::new, |left| format!(", {left:.0} s left"));
-            shown.show_count(&format!("{}: rows{left}", job.state.name()), job.rows as u64, job.expected as u64);
+            let note = job.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
+            let text = format!("{}: {}{left}{note}", job.state.name(), job.request.work.unit());
+            shown.show_count(&text, job.rows as u64, job.expected as u64);
             if job.state.has_ended() {
                 return Ok(Some(job));
             }
@@ -274,19 +403,18 @@ fn rows(fetch: &Fetch, out: &mut dyn Write) -> Result<(), Failure> {
     let id = name(&fetch.id)?;
     let files: Vec<RowsFile> = client.get(&format!("jobs/{id}/rows"))?;
     fs::create_dir_all(&fetch.out).map_err(|error| io::cannot_write(&fetch.out, &error))?;
-    for file in &files {
-        let plain = Path::new(&file.name).components().count() == 1 && file.name.ends_with(".jsonl");
-        if !plain || file.name.starts_with('.') {
-            return Err(Failure::bad_input(format!(
-                "the server names a file {:?}, which is no file of rows",
-                file.name
-            )));
+    for RowsFile { name, .. } in &files {
+        let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
+        if !plain || !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            return Err(Failure::bad_input(format!("the server names a file {name:?}, which is no file of results")));
         }
-        let text = client.text(&format!("jobs/{id}/rows/{}", file.name))?;
-        io::write(&fetch.out.join(&file.name), text.as_bytes())?;
+        client.download(&format!("jobs/{id}/rows/{name}"), &fetch.out.join(name))?;
     }
     io::print(out, &format!("{} files in {}\n", files.len(), fetch.out.display()))
 }
+
+/// What files of results are called.
+const ENDINGS: [&str; 3] = [".jsonl", ".json", ".safetensors"];
 
 impl One {
     fn id(&self) -> Result<&str, Failure> {
@@ -313,8 +441,6 @@ const LARGEST: u64 = 4 << 30;
 impl Server {
     fn client(&self) -> Result<Client, Failure> {
         let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let address = self.server.clone().or_else(|| variable("RECTIFY_SERVER"));
-        let address = address.unwrap_or_else(|| "http://127.0.0.1:8080".into());
         let token = match &self.token_file {
             Some(path) => Some(io::read_text(path)?.trim().to_owned()),
             None => variable("RECTIFY_TOKEN"),
@@ -324,7 +450,7 @@ impl Server {
             .timeout_recv_response(Some(Duration::from_secs(120)))
             .max_redirects(0)
             .http_status_as_error(false);
-        Ok(Client { agent: agent.build().into(), address: address.trim_end_matches('/').to_owned(), token })
+        Ok(Client { agent: agent.build().into(), address: self.server.trim_end_matches('/').to_owned(), token })
     }
 }
 
@@ -338,6 +464,23 @@ impl Client {
     fn text(&self, path: &str) -> Result<String, Failure> {
         let request = self.signed(self.agent.get(self.at(path)));
         read(self.answered(request.call())?)
+    }
+
+    /// Writes an answer to a file, which has its name when it is whole.
+    fn download(&self, path: &str, file: &Path) -> Result<(), Failure> {
+        let answer = self.answered(self.signed(self.agent.get(self.at(path))).call())?;
+        let length =
+            answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let (mut body, mut broke) = (answer.into_body().into_reader(), None);
+        let written = io::write_with(file, |to| {
+            let copied = std::io::copy(&mut body, to)?;
+            if length.is_some_and(|length| copied != length) {
+                broke = Some(Failure::new(Kind::Device, format!("the answer broke off after {copied} bytes")));
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(())
+        });
+        broke.map_or(written, Err)
     }
 
     fn post(&self, path: &str) -> Result<Job, Failure> {

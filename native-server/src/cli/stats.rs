@@ -11,7 +11,7 @@ use rectify_core::{
 };
 use rectify_protocol::Failure;
 
-use super::{Desk, Place};
+use super::{Desk, Place, import};
 use crate::{
     device::DeviceKind,
     io,
@@ -20,7 +20,22 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    import: Option<Subcommands>,
+    #[command(flatten)]
+    args: Option<Args>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subcommands {
+    /// Take over what ROME's and MEMIT's own programs gathered: FILE.npz
+    Import(import::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Args {
     /// A bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
@@ -49,7 +64,15 @@ const GROUP: usize = 100;
 /// How often what was summed so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-pub(super) fn run(args: &Args, place: &Place, out: &mut dyn std::io::Write) -> Result<(), Failure> {
+pub(super) fn run(command: &Command, place: &Place, out: &mut dyn std::io::Write) -> Result<(), Failure> {
+    match command {
+        Command { import: Some(Subcommands::Import(args)), .. } => import::run(args, place, out),
+        Command { args: Some(args), .. } => gather(args, place, out),
+        _ => Err(Failure::bad_input("name a model, a text and layers; see `rectify stats --help`")),
+    }
+}
+
+fn gather(args: &Args, place: &Place, out: &mut dyn std::io::Write) -> Result<(), Failure> {
     let text = io::read_text(&args.text)?;
     let documents: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if documents.is_empty() {

@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 use tower::ServiceExt;
 use tower_http::services::{ServeDir, ServeFile};
 
-use super::{AppState, error::Refusal};
+use super::{AppState, error::Refusal, interface::Refused};
 
-/// `GET /api/models` and `GET /models.json`: what `models.json` says.
+/// The bundled models, as `models.json` lists them.
+#[utoipa::path(get, path = "/api/models", tag = "machine", responses((status = 200, body = Value), Refused))]
 pub(super) async fn models(State(state): State<AppState>) -> Json<Catalog> {
     Json(state.0.settings.statics.catalog.clone())
 }

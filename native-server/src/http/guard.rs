@@ -84,6 +84,10 @@ fn check(request: &Request, listen: SocketAddr, token: Option<&Token>) -> Result
         }
     }
     let path = request.uri().path();
+    // A folder is answered with its address and a slash behind it, and `//name/` is another host.
+    if path.starts_with("//") {
+        return refuse(StatusCode::NOT_FOUND, "there is no such path");
+    }
     let is_open = !path.starts_with("/api/") && path != "/metrics" || path == super::TOKEN;
     if token.is_some_and(|token| !is_open && !token.is_shown(request.headers())) {
         return refuse(StatusCode::UNAUTHORIZED, "this server asks for its token, which it said when it was started");

@@ -17,14 +17,20 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use rectify_figures::{Study, html, table};
-use rectify_protocol::{Failure, Job, JobRequest, Machine, RowsFile};
+use rectify_protocol::{Failure, Job, JobRequest, JobWork, Kind, Machine, RowsFile};
 use tokio::sync::watch;
 
-use super::{AppState, error::Refusal, files::serve_file};
+use super::{
+    AppState,
+    error::Refusal,
+    files::serve_file,
+    interface::{FileName, JobId, Refused},
+};
 use crate::{
     io,
     jobs::{Jobs, MOST_FILES, store::Happened},
-    sweep::{read_folder, rows},
+    output,
+    sweep::read_folder,
 };
 
 /// The largest rows that a report is drawn of here; larger ones are downloaded and drawn by `rectify report`.
@@ -47,7 +53,8 @@ impl AppState {
     }
 }
 
-/// `GET /api/machine`.
+/// What the server computes on, its memory, and what jobs may be made of.
+#[utoipa::path(get, path = "/api/machine", tag = "machine", responses((status = 200, body = Machine), Refused))]
 pub(super) async fn machine(State(state): State<AppState>) -> Result<Json<Machine>, Refusal> {
     let device = state.0.settings.device.name().to_owned();
     let offer = match state.0.settings.jobs {
@@ -59,7 +66,14 @@ pub(super) async fn machine(State(state): State<AppState>) -> Result<Json<Machin
     Ok(Json(Machine { program: crate::PROGRAM.into(), device, processors, memory, memory_free, offer }))
 }
 
-/// `POST /api/jobs`.
+/// Asks for a job. The same key with the same body is the same job.
+#[utoipa::path(
+    post, path = "/api/jobs", tag = "jobs", request_body = JobRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "What the client calls its request",
+        min_length = 1, max_length = 200, pattern = "^[!-~]{1,200}$")),
+    responses((status = 201, body = Job, description = "It is kept"),
+        (status = 200, body = Job, description = "It is the job of the same request, sent before"), Refused)
+)]
 pub(super) async fn submit(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -93,27 +107,32 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
 }
 
-/// `GET /api/jobs`.
+/// Every job, the newest first.
+#[utoipa::path(get, path = "/api/jobs", tag = "jobs", responses((status = 200, body = Vec<Job>), Refused))]
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<Job>>, Refusal> {
     Ok(Json(state.with_jobs(Jobs::list).await?))
 }
 
-/// `GET /api/jobs/{id}`.
+/// One job and how far it is.
+#[utoipa::path(get, path = "/api/jobs/{id}", tag = "jobs", params(JobId), responses((status = 200, body = Job), Refused))]
 pub(super) async fn job(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
     Ok(Json(state.with_jobs(move |jobs| jobs.job(&id)).await?))
 }
 
-/// `POST /api/jobs/{id}/cancel`.
+/// Stops a job; what was measured is kept. One that has ended stays as it is.
+#[utoipa::path(post, path = "/api/jobs/{id}/cancel", tag = "jobs", params(JobId), request_body(content = Value, description = "Nothing is read of it"), responses((status = 200, body = Job), Refused))]
 pub(super) async fn cancel(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
     Ok(Json(state.with_jobs(move |jobs| jobs.cancel(&id)).await?))
 }
 
-/// `POST /api/jobs/{id}/resume`.
+/// Goes on with a job that was cancelled or has failed.
+#[utoipa::path(post, path = "/api/jobs/{id}/resume", tag = "jobs", params(JobId), request_body(content = Value, description = "Nothing is read of it"), responses((status = 200, body = Job), Refused))]
 pub(super) async fn resume(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
     Ok(Json(state.with_jobs(move |jobs| jobs.resume(&id)).await?))
 }
 
-/// `DELETE /api/jobs/{id}`.
+/// Deletes a job that has ended, with its results.
+#[utoipa::path(delete, path = "/api/jobs/{id}", tag = "jobs", params(JobId), responses((status = 204, description = "It is gone"), Refused))]
 pub(super) async fn delete(State(state): State<AppState>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
     let deleted = state.with_jobs(move |jobs| {
         let has_ended = jobs.job(&id)?.state.has_ended();
@@ -128,52 +147,59 @@ pub(super) async fn delete(State(state): State<AppState>, Path(id): Path<String>
     }
 }
 
-/// `GET /api/jobs/{id}/rows`: its files.
+/// A job's files of results.
+#[utoipa::path(get, path = "/api/jobs/{id}/rows", tag = "jobs", params(JobId), responses((status = 200, body = Vec<RowsFile>), Refused))]
 pub(super) async fn files(
     State(state): State<AppState>,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<RowsFile>>, Refusal> {
-    Ok(Json(state.with_jobs(move |jobs| list_rows(&jobs.rows(&jobs.job(&id)?))).await?))
+    Ok(Json(state.with_jobs(move |jobs| Ok(sizes(&jobs.files(&jobs.job(&id)?)?))).await?))
 }
 
-/// The files of rows in a folder.
-pub(super) fn list_rows(folder: &std::path::Path) -> Result<Vec<RowsFile>, Failure> {
-    let paths = rows::files(folder).map_err(|error| io::cannot_read(folder, &error))?;
+/// Files as they are listed.
+pub(super) fn sizes(paths: &[PathBuf]) -> Vec<RowsFile> {
     let file = |path: &PathBuf| {
         let name = path.file_name()?.to_str()?.to_owned();
         Some(RowsFile { name, size: path.metadata().ok()?.len() })
     };
-    Ok(paths.iter().take(MOST_FILES).filter_map(file).collect())
+    paths.iter().take(MOST_FILES).filter_map(file).collect()
 }
 
-/// `GET /api/jobs/{id}/rows/{file}`: rows as they are, by range if you like.
+/// A file of results as it is, by range if you like.
+#[utoipa::path(
+    get, path = "/api/jobs/{id}/rows/{file}", tag = "jobs", params(JobId, FileName),
+    responses((status = 200, body = String, content_type = "application/jsonl"),
+        (status = 206, description = "The part that was asked for"), (status = 304, description = "It is as it was"), Refused)
+)]
 pub(super) async fn file(
     State(state): State<AppState>,
     Path((id, file)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let folder = state.with_jobs(move |jobs| Ok(jobs.rows(&jobs.job(&id)?))).await?;
-    one_of(folder, file, request).await
+    let files = state.with_jobs(move |jobs| jobs.files(&jobs.job(&id)?)).await?;
+    one_of(&files, &file, request).await
 }
 
-/// A listed file of a folder, streamed. Rows are only added, so that its size tells its versions apart.
-pub(super) async fn one_of(folder: PathBuf, file: String, request: Request) -> Result<Response, Refusal> {
-    let listed = tokio::task::spawn_blocking({
-        let folder = folder.clone();
-        move || list_rows(&folder)
-    });
-    let listed = listed.await.map_err(|error| Refusal::from(io::internal(error.to_string())))??;
-    let found = listed.into_iter().find(|listed| listed.name == file);
-    let found = found.ok_or_else(|| Refusal::not_found(format!("there is no file {file:?}")))?;
-    let etag = format!("\"{}\"", found.size);
-    let mut response = serve_file(&folder.join(&found.name), request).await;
+/// A listed file, streamed. Rows are only added and other results written once, so that its size tells its versions
+/// apart.
+pub(super) async fn one_of(files: &[PathBuf], name: &str, request: Request) -> Result<Response, Refusal> {
+    let found = files.iter().find(|path| path.file_name().is_some_and(|file| file == name));
+    let found = found.ok_or_else(|| Refusal::not_found(format!("there is no file {name:?}")))?;
+    let size = found.metadata().map_err(|error| Refusal::from(io::cannot_read(found, &error)))?.len();
+    let content = match found.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl") => "application/jsonl",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    };
+    let mut response = serve_file(found, request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
-    headers.insert(header::ETAG, HeaderValue::from_str(&etag).expect("a number in quotes"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
+    headers.insert(header::ETAG, HeaderValue::from_str(&format!("\"{size}\"")).expect("a number in quotes"));
     Ok(response)
 }
 
-/// `GET /api/jobs/{id}/log`: what its processes said, the last attempt first.
+/// What a job's processes said, the last attempt first.
+#[utoipa::path(get, path = "/api/jobs/{id}/log", tag = "jobs", params(JobId), responses((status = 200, body = String, content_type = "text/plain; charset=utf-8"), Refused))]
 pub(super) async fn log(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let text = state.with_jobs(move |jobs| {
         let mut text = String::new();
@@ -191,7 +217,13 @@ pub(super) async fn log(State(state): State<AppState>, Path(id): Path<String>) -
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.await?).into_response())
 }
 
-/// `GET /api/jobs/{id}/report.html`, `.csv`, `.json`: what its rows say, as they are now.
+/// What a job's results say, as they are now: `report.html`, `report.csv` or `report.json`.
+#[utoipa::path(
+    get, path = "/api/jobs/{id}/{report}", tag = "jobs",
+    params(JobId, ("report" = String, Path, description = "report.html, report.csv or report.json")),
+    responses((status = 200, content((String = "text/html; charset=utf-8"), (String = "text/csv; charset=utf-8"),
+        (Value = "application/json"))), Refused)
+)]
 pub(super) async fn report(
     State(state): State<AppState>,
     Path((id, form)): Path<(String, String)>,
@@ -205,8 +237,11 @@ pub(super) async fn report(
     let _turn = state.0.heavy.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
     let text = state.with_jobs(move |jobs| {
         let job = jobs.job(&id)?;
-        let folder = jobs.rows(&job);
-        let size: u64 = list_rows(&folder)?.iter().map(|file| file.size).sum();
+        let folder = jobs.results(&job);
+        if !job.has_rows() {
+            return written_report(&job, &folder, &form);
+        }
+        let size: u64 = sizes(&jobs.files(&job)?).iter().map(|file| file.size).sum();
         if size > LARGEST_REPORT {
             let megabytes = size >> 20;
             return Err(Failure::bad_input(format!(
@@ -226,7 +261,26 @@ pub(super) async fn report(
         .into_response())
 }
 
-/// `GET /api/jobs/{id}/events`.
+/// The report that a job's process wrote.
+fn written_report(job: &Job, folder: &std::path::Path, form: &str) -> Result<String, Failure> {
+    let name = job.request.work.name();
+    if !matches!(job.request.work, JobWork::Evaluation { .. }) || form != "report.json" {
+        let has = if name == "evaluation" { "report.json only" } else { "no report; its files are its results" };
+        return Err(Failure::new(Kind::NotFound, format!("{name} has {has}")));
+    }
+    let path = folder.join(output::REPORT);
+    if !path.is_file() {
+        return Err(Failure::bad_input("there is no report yet"));
+    }
+    io::read_text(&path)
+}
+
+/// A job's events as they happen: each is the job as it was then. `Last-Event-ID` goes on after one.
+#[utoipa::path(
+    get, path = "/api/jobs/{id}/events", tag = "jobs",
+    params(JobId, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen")),
+    responses((status = 200, body = String, content_type = "text/event-stream"), Refused)
+)]
 pub(super) async fn events(
     State(state): State<AppState>,
     Path(id): Path<String>,

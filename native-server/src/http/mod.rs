@@ -7,6 +7,7 @@ mod connections;
 mod error;
 mod files;
 mod guard;
+mod interface;
 mod jobs;
 mod ops;
 mod sessions;
@@ -20,13 +21,16 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, delete, get, post},
+    routing::{any, get},
 };
 use tokio::sync::{Semaphore, watch};
 use tower_http::{
     CompressionLevel, compression::CompressionLayer, services::ServeDir, set_header::SetResponseHeaderLayer,
     timeout::RequestBodyTimeoutLayer,
 };
+
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{device::DeviceKind, engine::Engine, jobs::Jobs, models::Static};
 pub use connections::serve;
@@ -99,7 +103,12 @@ const BODY_TIME: Duration = Duration::from_secs(20);
 /// Where a browser exchanges the token for a cookie.
 const TOKEN: &str = "/api/token";
 
-/// `POST /api/token`.
+/// Exchanges the token, a JSON string, for a cookie, because a browser's stream of events sends no header of ours.
+#[utoipa::path(
+    post, path = "/api/token", tag = "machine", request_body = String,
+    responses((status = 200, description = "The cookie is set"), (status = 204, description = "None is needed"),
+        interface::Refused)
+)]
 async fn token(State(state): State<AppState>, Json(shown): Json<String>) -> Result<Response, error::Refusal> {
     match &state.0.settings.token {
         Some(token) if token.is(shown.trim()) => Ok(([(header::SET_COOKIE, token.cookie())]).into_response()),
@@ -108,36 +117,50 @@ async fn token(State(state): State<AppState>, Json(shown): Json<String>) -> Resu
     }
 }
 
+/// What programs may rely on: routes with the description that is made of them.
+fn described() -> (Router<AppState>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(interface::Interface::openapi())
+        .routes(routes!(files::models))
+        .routes(routes!(sweeps::list))
+        .routes(routes!(sweeps::files))
+        .routes(routes!(sweeps::file))
+        .routes(routes!(sessions::create))
+        .routes(routes!(sessions::remove))
+        .routes(routes!(sessions::command))
+        .routes(routes!(sessions::events))
+        .routes(routes!(token))
+        .routes(routes!(jobs::machine))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::job, jobs::delete))
+        .routes(routes!(jobs::events))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::files))
+        .routes(routes!(jobs::file))
+        .routes(routes!(jobs::log))
+        .routes(routes!(jobs::report))
+        .routes(routes!(ops::alive))
+        .routes(routes!(ops::ready))
+        .routes(routes!(ops::metrics))
+        .split_for_parts()
+}
+
+/// The description as a file.
+fn description() -> String {
+    described().1.to_pretty_json().expect("a description can be written as JSON") + "\n"
+}
+
 /// The table of routes.
 pub fn app(state: AppState) -> Router {
     // The page may come compressed; models may not, for their parts are asked for by range.
     let site =
         get(files::site).layer(CompressionLayer::new().quality(CompressionLevel::Fastest)).with_state(state.clone());
     let facts = ServeDir::new(state.0.settings.statics.folder.join("facts"));
-    Router::new()
-        .route("/api/models", get(files::models))
-        .route("/api/sweeps", get(sweeps::list))
-        .route("/api/sweeps/{name}", get(sweeps::files))
-        .route("/api/sweeps/{name}/{file}", get(sweeps::file))
-        .route("/api/sessions", post(sessions::create))
-        .route("/api/sessions/{key}", delete(sessions::remove))
-        .route("/api/sessions/{key}/commands", post(sessions::command))
-        .route("/api/sessions/{key}/events", get(sessions::events))
-        .route(TOKEN, post(token))
-        .route("/api/machine", get(jobs::machine))
-        .route("/api/jobs", get(jobs::list).post(jobs::submit))
-        .route("/api/jobs/{id}", get(jobs::job).delete(jobs::delete))
-        .route("/api/jobs/{id}/events", get(jobs::events))
-        .route("/api/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/api/jobs/{id}/resume", post(jobs::resume))
-        .route("/api/jobs/{id}/rows", get(jobs::files))
-        .route("/api/jobs/{id}/rows/{file}", get(jobs::file))
-        .route("/api/jobs/{id}/log", get(jobs::log))
-        .route("/api/jobs/{id}/{report}", get(jobs::report))
+    let description = description();
+    described()
+        .0
         .route("/api/{*rest}", any(error::no_such_route))
-        .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], description) }))
         .route("/models.json", get(files::models))
         .route("/models/{*path}", get(files::model))
         .nest_service("/facts", facts)

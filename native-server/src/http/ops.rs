@@ -9,18 +9,37 @@ use axum::{
 };
 use rectify_protocol::{Job, JobState};
 
-use super::{AppState, error::Refusal};
+use super::{AppState, error::Refusal, interface::Refused};
 use crate::jobs::Jobs;
 
-/// `GET /readyz`: whether it takes requests and, where it keeps jobs, their record can be read.
+/// Whether the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, body = String, content_type = "text/plain; charset=utf-8")))]
+pub(super) async fn alive() -> &'static str {
+    "alive\n"
+}
+
+/// Whether it takes requests and, where it keeps jobs, their record can be read and there is room for results.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    responses((status = 200, body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 503, body = String, content_type = "text/plain; charset=utf-8"))
+)]
 pub(super) async fn ready(State(state): State<AppState>) -> Response {
-    match jobs(&state).await {
-        Ok(_) => "ready\n".into_response(),
+    let is_ready = match state.0.settings.jobs {
+        Some(_) => state.with_jobs(Jobs::ready).await,
+        None => Ok(()),
+    };
+    match is_ready {
+        Ok(()) => "ready\n".into_response(),
         Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", refusal.failure)).into_response(),
     }
 }
 
-/// `GET /metrics`, in Prometheus' text format.
+/// Numbers about the server in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4"), Refused)
+)]
 pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, values: &[(&str, f64)]| {

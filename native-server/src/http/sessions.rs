@@ -26,7 +26,11 @@ use futures_util::{Stream, stream};
 use rectify_protocol::{Command, Reply, Request, SessionOpened};
 use tokio::sync::watch;
 
-use super::{AppState, Settings, error::Refusal};
+use super::{
+    AppState, Settings,
+    error::Refusal,
+    interface::{Refused, SessionKey},
+};
 use crate::{
     engine::{Cancel, Engine, Outlet, SessionId},
     io,
@@ -76,7 +80,7 @@ struct Seat {
     log: Mutex<Log>,
     /// Sent to when the log has grown or ended.
     news: watch::Sender<()>,
-    /// The commands that run or wait, oldest first: what `Cancel` takes the first of.
+    /// The commands that run or wait, oldest first.
     pending: Mutex<VecDeque<Pending>>,
     listeners: AtomicUsize,
     last_used: Mutex<Instant>,
@@ -85,6 +89,8 @@ struct Seat {
 /// A command that runs or waits.
 #[derive(Debug)]
 struct Pending {
+    /// The number of its request.
+    id: u64,
     cancel: Cancel,
     /// When it came to the front.
     since: Option<Instant>,
@@ -182,7 +188,7 @@ impl Seat {
 impl Outlet for Seat {
     fn send(&self, reply: Reply) {
         if reply.event.is_last() {
-            // Before the event is seen: whoever cancels after it means the next command.
+            // Before the event is seen: what has ended is not cancelled any more.
             lock(&self.pending).pop_front();
             self.touch();
         }
@@ -239,12 +245,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `POST /api/sessions`.
+/// Begins a session: a model of one's own on the server, for as long as somebody listens.
+#[utoipa::path(post, path = "/api/sessions", tag = "sessions", request_body(content = Value, description = "Nothing is read of it"), responses((status = 200, body = SessionOpened), Refused))]
 pub(super) async fn create(State(state): State<AppState>) -> Result<Json<SessionOpened>, Refusal> {
     Ok(Json(SessionOpened { key: state.0.sessions.create(&state.0.settings)? }))
 }
 
-/// `DELETE /api/sessions/{key}`.
+/// Ends a session.
+#[utoipa::path(delete, path = "/api/sessions/{key}", tag = "sessions", params(SessionKey), responses((status = 204, description = "It has ended"), Refused))]
 pub(super) async fn remove(State(state): State<AppState>, Path(key): Path<String>) -> Result<StatusCode, Refusal> {
     let seat = state.0.sessions.seat(&key)?;
     lock(&state.0.sessions.seats).remove(&key);
@@ -252,9 +260,15 @@ pub(super) async fn remove(State(state): State<AppState>, Path(key): Path<String
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /api/sessions/{key}/commands`: accepted now, answered by events.
+/// Takes a command, which events answer.
 ///
-/// `Cancel` acts at once, on the oldest command that has not ended; it has no event of its own.
+/// `Cancel` acts at once, on the command that it names if that has not ended; it has no event of its own.
+#[utoipa::path(
+    post, path = "/api/sessions/{key}/commands", tag = "sessions", params(SessionKey),
+    request_body(content = Value, description = "A command and the number that its events will carry: \
+        `{\"id\": 1, \"command\": {\"ask\": {\"prompt\": \"…\", \"tokens\": 8, \"top\": 5}}}`"),
+    responses((status = 202, description = "It is queued"), Refused)
+)]
 pub(super) async fn command(
     State(state): State<AppState>,
     Path(key): Path<String>,
@@ -264,8 +278,8 @@ pub(super) async fn command(
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a request: {error}")))?;
     let mut pending = lock(&seat.pending);
-    if request.command == Command::Cancel {
-        pending.front().inspect(|running| running.cancel.set());
+    if let Command::Cancel { request } = request.command {
+        pending.iter().filter(|pending| pending.id == request).for_each(|pending| pending.cancel.set());
         return Ok(StatusCode::ACCEPTED);
     }
     if lock(&seat.log).ended {
@@ -279,12 +293,17 @@ pub(super) async fn command(
     // Queued while `pending` is locked, so that both are in the same order.
     let cancel = Cancel::default();
     let since = pending.is_empty().then(Instant::now);
-    pending.push_back(Pending { cancel: cancel.clone(), since });
+    pending.push_back(Pending { id: request.id, cancel: cancel.clone(), since });
     state.0.settings.engine.run(seat.id, request, cancel, seat.clone());
     Ok(StatusCode::ACCEPTED)
 }
 
-/// `GET /api/sessions/{key}/events`.
+/// A session's events as they happen. `Last-Event-ID` goes on after one.
+#[utoipa::path(
+    get, path = "/api/sessions/{key}/events", tag = "sessions",
+    params(SessionKey, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen")),
+    responses((status = 200, body = String, content_type = "text/event-stream"), Refused)
+)]
 pub(super) async fn events(
     State(state): State<AppState>,
     Path(key): Path<String>,

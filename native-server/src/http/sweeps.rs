@@ -15,14 +15,16 @@ use rectify_protocol::RowsFile;
 use super::{
     AppState,
     error::Refusal,
-    jobs::{list_rows, one_of},
+    interface::{FileName, Refused, SweepName},
+    jobs::{one_of, sizes},
 };
 use crate::{
     io::{cannot_read, internal},
     sweep::rows,
 };
 
-/// `GET /api/sweeps`: the names of the folders with rows.
+/// The names of the folders with rows.
+#[utoipa::path(get, path = "/api/sweeps", tag = "sweeps", responses((status = 200, body = Vec<String>), Refused))]
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<String>>, Refusal> {
     let root = &state.0.settings.sweeps;
     let mut names = match folders(root) {
@@ -35,22 +37,35 @@ pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Vec<Strin
     Ok(Json(names))
 }
 
-/// `GET /api/sweeps/{name}`: its files of rows.
+/// A sweep's files of rows.
+#[utoipa::path(get, path = "/api/sweeps/{name}", tag = "sweeps", params(SweepName), responses((status = 200, body = Vec<RowsFile>), Refused))]
 pub(super) async fn files(
     State(state): State<AppState>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<Json<Vec<RowsFile>>, Refusal> {
-    let listed = tokio::task::spawn_blocking(move || Ok(list_rows(&folder(&state, &name)?)?));
-    listed.await.map_err(|error| Refusal::from(internal(error.to_string())))?.map(Json)
+    Ok(Json(sizes(&listed(state, name).await?)))
 }
 
-/// `GET /api/sweeps/{name}/{file}`: rows as they are, by range if you like.
+/// Rows as they are, by range if you like.
+#[utoipa::path(
+    get, path = "/api/sweeps/{name}/{file}", tag = "sweeps", params(SweepName, FileName),
+    responses((status = 200, body = String, content_type = "application/jsonl"),
+        (status = 206, description = "The part that was asked for"), (status = 304, description = "It is as it was"), Refused)
+)]
 pub(super) async fn file(
     State(state): State<AppState>,
     UrlPath((name, file)): UrlPath<(String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    one_of(folder(&state, &name)?, file, request).await
+    one_of(&listed(state, name).await?, &file, request).await
+}
+
+async fn listed(state: AppState, name: String) -> Result<Vec<PathBuf>, Refusal> {
+    let listed = tokio::task::spawn_blocking(move || {
+        let folder = folder(&state, &name)?;
+        Ok(rows::files(&folder).map_err(|error| cannot_read(&folder, &error))?)
+    });
+    listed.await.map_err(|error| Refusal::from(internal(error.to_string())))?
 }
 
 /// The folder of a sweep. Only what is listed can be read: no name leads out of the folder.

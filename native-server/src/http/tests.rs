@@ -169,6 +169,24 @@ async fn nothing_outside_the_folders_can_be_reached() {
 }
 
 #[tokio::test]
+async fn no_answer_leads_to_another_host() {
+    let service = service();
+    let folder = service.state.0.settings.site.join("evil.example");
+    fs::create_dir_all(folder).unwrap();
+    for path in [
+        "/evil.example",
+        "//evil.example",
+        "///evil.example",
+        "//evil.example/%2e%2e",
+        "/%5cevil.example",
+        "/?next=//x",
+    ] {
+        let location = service.header(get(path), "location").await;
+        assert!(location.is_empty() || location == "/evil.example/", "{path}: {location}");
+    }
+}
+
+#[tokio::test]
 async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
     let service = service();
     check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
@@ -267,8 +285,32 @@ async fn every_command_ends_in_one_event_and_events_are_replayed() {
     assert!(text.contains("id: 2\n") && text.contains("did you mean"), "{text}");
     let text = service.events(&key, "1", 1).await;
     assert!(!text.contains("id: 1\n") && text.contains("id: 2\n"), "{text}");
-    let cancel = r#"{"id": 3, "command": "cancel"}"#;
+    let cancel = r#"{"id": 3, "command": {"cancel": {"request": 2}}}"#;
     check(service.ask_with(post(&path), cancel).await, StatusCode::ACCEPTED, "");
+}
+
+#[tokio::test]
+async fn a_cancel_names_its_command() {
+    let service = service();
+    let key = service.create().await;
+    let path = format!("/api/sessions/{key}/commands");
+    let send = |id: u64, command: &str| {
+        let body = format!(r#"{{"id": {id}, "command": {command}}}"#);
+        let (service, path) = (&service, &path);
+        async move { check(service.ask_with(post(path), &body).await, StatusCode::ACCEPTED, "") }
+    };
+    // Loading what is not there takes a moment, and those behind it wait.
+    send(1, r#"{"load": {"bundled": {"id": "demo"}}}"#).await;
+    send(2, r#""undo""#).await;
+    send(3, r#""undo""#).await;
+    // One that has ended, or never was, and one that waits.
+    send(4, r#"{"cancel": {"request": 0}}"#).await;
+    send(5, r#"{"cancel": {"request": 99}}"#).await;
+    send(6, r#""changes""#).await;
+    let text = service.events(&key, "", 4).await;
+    assert!(!text.contains("cancelled"), "{text}");
+    // The oldest is not taken for it, as long as its number is another.
+    assert_eq!(text.matches("no model is loaded").count(), 3, "{text}");
 }
 
 #[tokio::test]
@@ -307,4 +349,19 @@ async fn idle_sessions_make_room_for_others() {
     assert_ne!(service.create().await, first);
     let events = get(&format!("/api/sessions/{first}/events"));
     check(service.ask(events).await, StatusCode::NOT_FOUND, "nobody listened");
+}
+
+#[test]
+fn the_description_in_the_documents_is_what_the_routes_say() {
+    let said = super::description();
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let kept = std::fs::read_to_string(kept).unwrap_or_default();
+    assert!(
+        kept == said,
+        "docs/openapi.json is another; `rectify serve`, then: curl -s ADDRESS/openapi.json -o docs/openapi.json"
+    );
+    let described: serde_json::Value = serde_json::from_str(&said).unwrap();
+    for route in ["/api/jobs", "/api/jobs/{id}/rows/{file}", "/api/sessions/{key}/commands", "/readyz"] {
+        assert!(described["paths"][route].is_object(), "{route}");
+    }
 }

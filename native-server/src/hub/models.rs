@@ -86,7 +86,11 @@ pub fn is_here(name: &Name) -> bool {
 }
 
 /// The cache of Python's programs.
-fn cache() -> Result<PathBuf, Failure> {
+///
+/// # Errors
+///
+/// When there is no home folder.
+pub fn cache() -> Result<PathBuf, Failure> {
     if let Some(cache) = variable("HF_HUB_CACHE") {
         return Ok(cache.into());
     }

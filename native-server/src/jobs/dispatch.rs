@@ -9,12 +9,12 @@ use rectify_protocol::Failure;
 pub struct Order {
     /// A name of its own, by which what was begun is found again.
     pub name: String,
-    /// The program and its arguments. `--part` follows.
+    /// The program and its arguments. `--part` follows where the work is divided.
     pub command: Vec<OsString>,
     /// Which parts.
     pub parts: Vec<usize>,
-    /// Of how many.
-    pub of: usize,
+    /// Of how many; none where there is one, which does everything.
+    pub of: Option<usize>,
     /// Where each writes what it says, `PART.log`, and how it ended, `PART.end`.
     pub folder: PathBuf,
 }

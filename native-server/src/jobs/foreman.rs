@@ -8,20 +8,18 @@ use std::{
     io::{BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rectify_protocol::{Failure, JobPart, JobState, Kind, SweepSpec};
+use rectify_protocol::{Failure, JobPart, JobState, JobWork, Kind};
 
 use super::{
     Settings, Shared,
     dispatch::{Dispatcher, Order, Standing},
     store::{Record, Run},
+    work::{self, Place},
 };
-use crate::{
-    io,
-    sweep::{Sweep, rows},
-};
+use crate::{io, sweep::rows};
 
 /// After so many attempts in a row that added no row and ended by themselves, a job has failed.
 const FRUITLESS: u32 = 3;
@@ -36,6 +34,8 @@ pub(super) struct Foreman {
     pub(super) dispatcher: Box<dyn Dispatcher>,
     /// How far each file of rows was counted: bytes, and lines in them.
     pub(super) counted: HashMap<PathBuf, (u64, usize)>,
+    /// Of each job the attempt that was seen first, when that was, and how many rows there were: clocks of the day jump.
+    pub(super) paces: HashMap<String, (u32, Instant, usize)>,
 }
 
 impl Foreman {
@@ -59,11 +59,14 @@ impl Foreman {
 
     fn look_after(&mut self, record: Record) -> Result<(), Failure> {
         let id = record.job.id.clone();
-        let place = Place::of(&self.shared.settings, &id, record.job.request.work.name());
-        let rows = self.count(&place.rows);
+        let place = Place::of(&self.shared.settings.folder, &id, &record.job.request.work);
+        let rows = match record.job.request.work {
+            JobWork::Sweep { .. } => self.count(&place.results),
+            _ => work::count(&record.job.request.work, &place),
+        };
         match &record.run {
             None if record.cancel => self.end(&id, JobState::Cancelled, rows, None),
-            None if now() < record.not_before => Ok(()),
+            None if is_early(now(), record.not_before) => Ok(()),
             None => self.begin(record, &place, rows),
             Some(Run { handle: None, .. }) => self.find(record, &place),
             Some(Run { handle: Some(handle), .. }) => {
@@ -75,13 +78,14 @@ impl Foreman {
 
     /// Writes down what is about to be begun, begins it, and writes down what it is known by.
     fn begin(&mut self, record: Record, place: &Place, rows: usize) -> Result<(), Failure> {
+        room_in(&self.shared.settings.folder)?;
         let parts = |record: &Record| -> Vec<usize> {
             let parts = record.job.parts.iter().enumerate();
             parts.filter(|(_, part)| **part != JobPart::Done).map(|(number, _)| number).collect()
         };
         self.shared.change(&record.job.id, |record| {
             record.job.attempt += 1;
-            record.run = Some(Run { parts: parts(record), handle: None, rows_before: rows, since: now() });
+            record.run = Some(Run { parts: parts(record), handle: None, rows_before: rows });
             Ok(())
         })?;
         let Some(record) = self.shared.store.record(&record.job.id)? else { return Ok(()) };
@@ -89,7 +93,7 @@ impl Foreman {
     }
 
     fn submit(&mut self, record: &Record, place: &Place) -> Result<(), Failure> {
-        let order = self.order(record, place);
+        let order = self.order(record, place)?;
         fs::create_dir_all(&order.folder).map_err(|error| io::cannot_write(&order.folder, &error))?;
         let handle = self.dispatcher.submit(&order)?;
         self.known_by(&record.job.id, handle)
@@ -97,7 +101,7 @@ impl Foreman {
 
     /// After a stop between the intent and its answer: what was begun is looked for before it is begun again.
     fn find(&mut self, record: Record, place: &Place) -> Result<(), Failure> {
-        match self.dispatcher.find(&self.order(&record, place).name)? {
+        match self.dispatcher.find(&self.order(&record, place)?.name)? {
             Some(handle) => self.known_by(&record.job.id, handle),
             None => self.submit(&record, place),
         }
@@ -115,7 +119,7 @@ impl Foreman {
     }
 
     fn look(&mut self, record: Record, handle: &str, place: &Place, rows: usize) -> Result<(), Failure> {
-        let order = self.order(&record, place);
+        let order = self.order(&record, place)?;
         if record.cancel {
             self.dispatcher.cancel(handle)?;
         }
@@ -127,6 +131,12 @@ impl Foreman {
         }
         let stands = |standing: &Standing| matches!(standing, Standing::Ended(_) | Standing::Gone);
         let all_stand = standings.values().all(stands);
+        let attempt = record.job.attempt;
+        let pace = self.paces.entry(record.job.id.clone()).or_insert((attempt, Instant::now(), rows));
+        if pace.0 != attempt {
+            *pace = (attempt, Instant::now(), rows);
+        }
+        let (_, since, rows_then) = *pace;
         self.shared.change(&record.job.id, |record| {
             let (job, run) = (&mut record.job, record.run.as_mut().expect("a run is looked at"));
             for (part, standing) in &standings {
@@ -140,10 +150,13 @@ impl Foreman {
             job.state = if moves { JobState::Running } else { job.state };
             if rows != job.rows {
                 job.rows = rows;
-                let new = rows.saturating_sub(run.rows_before);
-                let seconds = now().saturating_sub(run.since) as f64;
+                let new = rows.saturating_sub(rows_then);
                 let left = job.expected.saturating_sub(rows) as f64;
-                job.seconds_left = (new > 0).then(|| seconds / new as f64 * left);
+                job.seconds_left = (new > 0).then(|| since.elapsed().as_secs_f64() / new as f64 * left);
+            }
+            // Rows show how far a grid is; of what is one file there is only what the process says.
+            if order.of.is_none() && job.parts[0] == JobPart::Running {
+                job.note = Some(last_words(&order.log(0))).filter(|words| !words.is_empty());
             }
             Ok(())
         })?;
@@ -178,7 +191,10 @@ impl Foreman {
     ) -> Result<(), Failure> {
         let Some(record) = self.shared.store.record(id)? else { return Ok(()) };
         let said_done = record.job.parts.iter().all(|part| *part == JobPart::Done);
-        if said_done && self.is_finished(place)? {
+        // What is not shared writes its results at once, when it is done.
+        let may_be = said_done || order.of.is_none();
+        let Settings { shelf, .. } = &self.shared.settings;
+        if may_be && work::is_finished(shelf, &record.job.request.work, place)? {
             return self.end(id, JobState::Done, rows, None);
         }
         let fruitful = record.run.is_some_and(|run| rows > run.rows_before);
@@ -204,17 +220,8 @@ impl Foreman {
         again.map(drop)
     }
 
-    fn is_finished(&self, place: &Place) -> Result<bool, Failure> {
-        let (all, finished) = self.sweep(place)?.finished()?;
-        Ok(finished >= all)
-    }
-
-    fn sweep(&self, place: &Place) -> Result<Sweep, Failure> {
-        let spec = SweepSpec::from_toml("spec.toml", &io::read_text(&place.spec)?)?;
-        self.shared.settings.shelf.sweep(spec, &place.rows)
-    }
-
     fn end(&mut self, id: &str, state: JobState, rows: usize, note: Option<String>) -> Result<(), Failure> {
+        self.paces.remove(id);
         let ended = self.shared.change(id, |record| {
             record.run = None;
             record.cancel = false;
@@ -227,24 +234,18 @@ impl Foreman {
         ended.map(drop)
     }
 
-    fn order(&self, record: &Record, place: &Place) -> Order {
+    fn order(&self, record: &Record, place: &Place) -> Result<Order, Failure> {
         let job = &record.job;
-        Order {
-            name: format!("rectify-{}-{}", job.id, job.attempt),
-            command: self.command(place),
-            parts: record.run.as_ref().map(|run| run.parts.clone()).unwrap_or_default(),
-            of: job.parts.len(),
-            folder: place.logs.join(job.attempt.to_string()),
-        }
-    }
-
-    fn command(&self, place: &Place) -> Vec<OsString> {
         let Settings { program, shelf, device, .. } = &self.shared.settings;
-        let mut command: Vec<OsString> = vec![program.into(), "--static".into(), shelf.statics().into()];
-        command.extend(["sweep".into(), place.spec.clone().into_os_string()]);
-        command.extend(["--out".into(), place.rows.clone().into_os_string()]);
-        command.extend(["--device".into(), device.name().into()]);
-        command
+        let mut command: Vec<OsString> = vec![program.into()];
+        command.extend(work::arguments(shelf, &job.request, place, device.name())?);
+        Ok(Order {
+            name: format!("rectify-{}-{}", job.id, job.attempt),
+            command,
+            parts: record.run.as_ref().map(|run| run.parts.clone()).unwrap_or_default(),
+            of: job.has_rows().then_some(job.parts.len()),
+            folder: place.logs.join(job.attempt.to_string()),
+        })
     }
 
     /// How many rows are in a folder, by the ends of lines that were added since it was last asked.
@@ -259,25 +260,6 @@ impl Foreman {
             rows += lines.saturating_sub(1);
         }
         rows
-    }
-}
-
-/// Where a job keeps what is its own.
-pub(super) struct Place {
-    /// All of it.
-    pub(super) folder: PathBuf,
-    /// The grid.
-    pub(super) spec: PathBuf,
-    /// Its rows. The folder's name is what reports call it.
-    pub(super) rows: PathBuf,
-    /// What its processes said.
-    pub(super) logs: PathBuf,
-}
-
-impl Place {
-    pub(super) fn of(settings: &Settings, id: &str, name: &str) -> Self {
-        let folder = settings.folder.join(id);
-        Self { spec: folder.join("spec.toml"), rows: folder.join(name), logs: folder.join("log"), folder }
     }
 }
 
@@ -304,6 +286,29 @@ fn last_words(log: &Path) -> String {
     line.trim().trim_start_matches("error: ").to_owned()
 }
 
+/// Bytes that must be free for a process to be started: what it says and measures has to go somewhere.
+const ROOM: u64 = 32 << 20;
+
+/// Whether there is room for results where jobs are kept.
+///
+/// # Errors
+///
+/// When there is not.
+pub(super) fn room_in(folder: &Path) -> Result<(), Failure> {
+    // Who cannot be asked may have room.
+    let free = fs4::available_space(folder).unwrap_or(u64::MAX);
+    if free >= ROOM {
+        return Ok(());
+    }
+    let words = format!("waits for room: less than {} MiB are free in {}", ROOM >> 20, folder.display());
+    Err(Failure::new(Kind::Device, words))
+}
+
+/// Whether a job that is to wait still does. A clock that was set back makes nobody wait longer.
+fn is_early(now: u64, not_before: u64) -> bool {
+    (1..=LONGEST_WAIT).contains(&not_before.saturating_sub(now))
+}
+
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -312,4 +317,18 @@ pub(super) fn now() -> u64 {
 /// A complaint about a job that is not there.
 pub(super) fn no_such_job(id: &str) -> Failure {
     Failure::new(Kind::NotFound, format!("there is no job {id:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_keeps_nobody_waiting() {
+        const NOW: u64 = 1_800_000_000;
+        assert!(is_early(NOW, NOW + 2) && is_early(NOW, NOW + LONGEST_WAIT));
+        assert!(!is_early(NOW, NOW) && !is_early(NOW, 0));
+        assert!(!is_early(NOW + 3600, NOW + 2), "it was set forward");
+        assert!(!is_early(NOW - 3600, NOW + 2), "it was set back");
+    }
 }

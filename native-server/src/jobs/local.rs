@@ -83,7 +83,10 @@ fn start(order: &Order, part: usize) -> Result<Child, Failure> {
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(|error| io::cannot_write(&path, &error))?;
     let mut command = Command::new(&order.command[0]);
-    command.args(&order.command[1..]).arg("--part").arg(format!("{part}/{}", order.of));
+    command.args(&order.command[1..]);
+    if let Some(of) = order.of {
+        command.arg("--part").arg(format!("{part}/{of}"));
+    }
     command.env(ENDS_WITH_STDIN, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
     command.spawn().map_err(|error| io::internal(format!("cannot start {}: {error}", order.command[0].display())))
 }

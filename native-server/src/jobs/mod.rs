@@ -2,8 +2,9 @@
 //!
 //! [`Jobs`] is what the service and its clients speak to. [`store`] is the record of what was asked for and begun, in
 //! SQLite; [`foreman`] carries jobs on, through a [`dispatch::Dispatcher`]: [`local`] starts processes here, [`slurm`]
-//! submits arrays. Both run `rectify sweep SPEC --out DIR --part N/OF`, whose rows are the only truth: a job is done when
-//! every one of them is there, whatever an engine says. [`shelf`] says what jobs may be made of.
+//! submits arrays. [`work`] says what they run: `rectify sweep SPEC --out DIR --part N/OF` for a grid, and `eval`, `stats`
+//! or `mend train`. Results are the only truth: a job is done when every one of them is there, whatever an engine says.
+//! [`shelf`] says what jobs may be made of.
 
 pub mod dispatch;
 mod foreman;
@@ -11,6 +12,7 @@ pub mod local;
 pub mod shelf;
 pub mod slurm;
 pub mod store;
+mod work;
 
 use std::{
     collections::HashMap,
@@ -25,14 +27,15 @@ use std::{
     time::Duration,
 };
 
-use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, Kind, SweepSpec, bounds};
+use rectify_protocol::{Failure, Job, JobOffer, JobPart, JobRequest, JobState, Kind, bounds};
 use tokio::sync::watch;
 
 use crate::{device::DeviceKind, io};
 use dispatch::Dispatcher;
-use foreman::{Foreman, Place, no_such_job};
+use foreman::{Foreman, no_such_job};
 use shelf::Shelf;
 use store::{Record, Store, Submitted};
+use work::Place;
 
 /// What jobs need to know.
 #[derive(Debug)]
@@ -116,7 +119,8 @@ impl Jobs {
         let engine = (dispatcher.name().to_owned(), dispatcher.at_once());
         let shared = Arc::new(Shared { settings, store, news: watch::Sender::new(()), ending: AtomicBool::new(false) });
         let (wake, wishes) = mpsc::channel();
-        let mut foreman = Foreman { shared: shared.clone(), dispatcher, counted: HashMap::new() };
+        let mut foreman =
+            Foreman { shared: shared.clone(), dispatcher, counted: HashMap::new(), paces: HashMap::new() };
         let work = move || {
             while !foreman.shared.ending.load(Ordering::Relaxed) {
                 if let Err(failure) = foreman.round() {
@@ -143,7 +147,17 @@ impl Jobs {
     pub fn offer(&self) -> Result<JobOffer, Failure> {
         let (dispatcher, at_once) = self.engine.clone();
         let shelf = &self.shared.settings.shelf;
-        Ok(JobOffer { dispatcher, at_once, templates: shelf.templates()?, models: shelf.models()? })
+        let ids = |listed: std::collections::BTreeMap<String, PathBuf>| listed.into_keys().collect();
+        Ok(JobOffer {
+            dispatcher,
+            at_once,
+            templates: shelf.templates()?,
+            models: shelf.models()?,
+            facts: ids(shelf.facts()),
+            tasks: ids(shelf.tasks()),
+            texts: ids(shelf.texts()),
+            edits: ids(shelf.edits()),
+        })
     }
 
     /// Keeps a job. `key` is what the client calls the request, so that it can be sent again; `body` is how it came.
@@ -156,14 +170,10 @@ impl Jobs {
         let Settings { shelf, waiting, .. } = &self.shared.settings;
         bounds::within("parts", request.parts, 1..=PARTS)?;
         let id = io::nobody_else_s()?[..12].to_owned();
-        let place = Place::of(&self.shared.settings, &id, request.work.name());
-        let text = toml::to_string(&shelf.spec(&request.work)?);
-        let text = text.map_err(|error| Failure::bad_input(format!("the grid cannot be written: {error}")))?;
-        // As its processes will read it.
-        let sweep = shelf.sweep(SweepSpec::from_toml("the grid", &text)?, &place.rows)?;
-        let (expected, units) = (sweep.rows(), sweep.all_units());
+        let place = Place::of(&self.shared.settings.folder, &id, &request.work);
+        let work::Plan { expected, units, spec } = work::plan(shelf, &request.work, &place)?;
         if request.parts > units {
-            let problem = format!("is {}, and this grid can be divided into {units}", request.parts);
+            let problem = format!("is {}, and this work can be divided into {units}", request.parts);
             return Err(Failure::bad_field("parts", problem));
         }
         let open = self.shared.store.records()?.iter().filter(|record| !record.job.state.has_ended()).count();
@@ -173,10 +183,12 @@ impl Jobs {
                 format!("{open} jobs wait already; try again when one has ended"),
             ));
         }
-        for folder in [&place.rows, &place.logs] {
+        for folder in [&place.results, &place.logs] {
             fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
         }
-        io::write(&place.spec, text.as_bytes())?;
+        if let Some(spec) = spec {
+            io::write(&place.spec, spec.as_bytes())?;
+        }
         let parts = vec![JobPart::Queued; request.parts];
         let job = Job {
             id,
@@ -224,6 +236,16 @@ impl Jobs {
         Ok(self.shared.store.records()?.into_iter().map(|record| record.job).collect())
     }
 
+    /// Whether jobs can be kept and begun.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read, or there is no room for results.
+    pub fn ready(&self) -> Result<(), Failure> {
+        self.shared.store.records()?;
+        foreman::room_in(&self.shared.settings.folder)
+    }
+
     /// One job.
     ///
     /// # Errors
@@ -241,6 +263,9 @@ impl Jobs {
     pub fn cancel(&self, id: &str) -> Result<Job, Failure> {
         self.changed(id, |record| {
             record.cancel = !record.job.state.has_ended();
+            if record.cancel {
+                record.job.note = Some("is being stopped".into());
+            }
             Ok(())
         })
     }
@@ -253,8 +278,8 @@ impl Jobs {
     pub fn resume(&self, id: &str) -> Result<Job, Failure> {
         self.changed(id, |record| {
             match record.job.state {
-                JobState::Done => return Err(Failure::bad_input(format!("job {id:?} is done; every row is there"))),
-                JobState::Queued | JobState::Running => record.cancel = false,
+                JobState::Done => return Err(Failure::bad_input(format!("job {id:?} is done; every result is there"))),
+                JobState::Queued | JobState::Running => (record.cancel, record.job.note) = (false, None),
                 JobState::Failed | JobState::Cancelled => {
                     let job = &mut record.job;
                     (job.state, job.ended, job.note) = (JobState::Queued, None, None);
@@ -271,7 +296,7 @@ impl Jobs {
         self.job(id)
     }
 
-    /// Deletes a job with its rows.
+    /// Deletes a job with its results.
     ///
     /// # Errors
     ///
@@ -295,9 +320,18 @@ impl Jobs {
         (&self.shared.store, self.shared.news.subscribe())
     }
 
-    /// Where a job's rows are.
-    pub fn rows(&self, job: &Job) -> PathBuf {
-        self.place(job).rows
+    /// Where a job's results are.
+    pub fn results(&self, job: &Job) -> PathBuf {
+        self.place(job).results
+    }
+
+    /// The files of results that a job has by now.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub fn files(&self, job: &Job) -> Result<Vec<PathBuf>, Failure> {
+        work::results(&job.request.work, &self.results(job))
     }
 
     /// What each of a job's processes said, the last attempt first.
@@ -309,7 +343,7 @@ impl Jobs {
     }
 
     fn place(&self, job: &Job) -> Place {
-        Place::of(&self.shared.settings, &job.id, job.request.work.name())
+        Place::of(&self.shared.settings.folder, &job.id, &job.request.work)
     }
 
     /// A foreman that has ended has nothing to look at.

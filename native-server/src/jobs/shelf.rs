@@ -2,23 +2,30 @@
 //! stay here.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rectify_core::task::{MORE, TASKS};
 use rectify_protocol::{
-    ArchitectureKind, EditorSpec, Failure, JobWork, Kind, OfferedModel, SweepChange, SweepSpec, Template, nearest,
+    ArchitectureKind, EditorSpec, Failure, Kind, OfferedModel, SweepChange, SweepSpec, Template, nearest,
 };
 
 use crate::{
     hub, io,
     models::Static,
+    output,
     sweep::{
         self, Share, Sweep, beside,
         grid::{self, Asked},
     },
+    tasks,
 };
+
+/// Files or folders by their ids.
+type Listed = BTreeMap<String, PathBuf>;
 
 /// The grids and models of this machine.
 #[derive(Clone, Debug)]
@@ -117,13 +124,105 @@ impl Shelf {
         Ok(models)
     }
 
-    /// The grid that work stands for, with the paths of this machine in it. They are absolute: it is read elsewhere.
+    /// Edit sets: JSON files in `facts` and in `data`, where `rectify data fetch` puts them.
+    pub fn facts(&self) -> Listed {
+        let is_task = |name: &str| TASKS.iter().chain(MORE).any(|task| tasks::is_for(task, name));
+        let set = |path: &Path, name: &str| {
+            path.is_file() && (name.ends_with(".json") || name.ends_with(".jsonl")) && !is_task(name)
+        };
+        self.listed(&["data", "facts"], set)
+    }
+
+    /// Folders with files of tasks: those in `tasks`, and `data` itself.
+    pub fn tasks(&self) -> Listed {
+        let holds_some = |path: &Path| TASKS.iter().any(|task| tasks::files(task, path).is_ok_and(|it| !it.is_empty()));
+        let mut folders = self.listed(&["tasks"], |path, _| holds_some(path));
+        let data = self.statics.folder.join("data");
+        if holds_some(&data) {
+            folders.insert("data".into(), data);
+        }
+        folders
+    }
+
+    /// Corpora: text files in `data`.
+    pub fn texts(&self) -> Listed {
+        self.listed(&["data"], |path, name| path.is_file() && name.ends_with(".txt"))
+    }
+
+    /// Edits of models: what `rectify edit --out` wrote into a folder of `edits`.
+    pub fn edits(&self) -> Listed {
+        self.listed(&["edits"], |path, _| path.join(output::REPORT).is_file())
+    }
+
+    /// What is in these folders of the static one, by names without their endings. The last folder wins.
+    fn listed(&self, folders: &[&str], is_one: impl Fn(&Path, &str) -> bool) -> Listed {
+        let mut listed = Listed::new();
+        for folder in folders {
+            // A folder that is not there holds nothing.
+            let Ok(entries) = fs::read_dir(self.statics.folder.join(folder)) else { continue };
+            for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let Some(name) = name.filter(|name| !name.starts_with('.') && is_one(&path, name)) else { continue };
+                let id = if path.is_dir() { name } else { name.rsplit_once('.').map_or(name, |(stem, _)| stem) };
+                listed.insert(id.to_owned(), path.clone());
+            }
+        }
+        listed
+    }
+
+    /// What `--model` takes for a model of this id.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn model(&self, id: &str) -> Result<String, Failure> {
+        self.check_model(id)?;
+        Ok(self.placed_model(id))
+    }
+
+    /// The file of an edit set.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn facts_of(&self, id: &str) -> Result<PathBuf, Failure> {
+        pick("facts", id, self.facts())
+    }
+
+    /// A folder with files of tasks.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn tasks_of(&self, id: &str) -> Result<PathBuf, Failure> {
+        pick("folder of tasks", id, self.tasks())
+    }
+
+    /// The file of a corpus.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn text(&self, id: &str) -> Result<PathBuf, Failure> {
+        pick("text", id, self.texts())
+    }
+
+    /// The folder of a model's edits.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn edits_of(&self, id: &str) -> Result<PathBuf, Failure> {
+        pick("edits", id, self.edits())
+    }
+
+    /// The grid that a template with changes stands for, with the paths of this machine in it. They are absolute: it is
+    /// read elsewhere.
     ///
     /// # Errors
     ///
     /// When there is no such template or model, or the changed grid is none.
-    pub fn spec(&self, work: &JobWork) -> Result<SweepSpec, Failure> {
-        let JobWork::Sweep { template, change } = work;
+    pub fn spec(&self, template: &str, change: &SweepChange) -> Result<SweepSpec, Failure> {
         self.check_ids(template, change)?;
         let path = self.grid(template);
         let spec = SweepSpec::from_toml(template, &io::read_text(&path)?)?;
@@ -133,10 +232,7 @@ impl Shelf {
         }
         let folder = self.folder.canonicalize().map_err(|error| io::cannot_read(&self.folder, &error))?;
         let placed = |name: String| folder.join(name).display().to_string();
-        let model = folder.join(&spec.model);
-        if self.statics.catalog.models.iter().all(|entry| entry.id != spec.model) && model.is_dir() {
-            spec.model = model.display().to_string();
-        }
+        spec.model = self.placed_model(&spec.model);
         spec.facts = placed(spec.facts);
         spec.data = spec.data.map(placed);
         spec.snippets = spec.snippets.map(placed);
@@ -148,9 +244,19 @@ impl Shelf {
         let templates = self.templates()?;
         let ids: Vec<&str> = templates.iter().map(|template| template.id.as_str()).collect();
         known("template", template, &ids)?;
-        let Some(model) = &change.model else { return Ok(()) };
+        change.model.as_ref().map_or(Ok(()), |model| self.check_model(model))
+    }
+
+    fn check_model(&self, id: &str) -> Result<(), Failure> {
         let models = self.models()?;
-        known("model", model, &models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>())
+        known("model", id, &models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>())
+    }
+
+    /// A model's name, or the folder that a grid calls so.
+    fn placed_model(&self, name: &str) -> String {
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone()).join(name);
+        let bundled = self.statics.catalog.models.iter().any(|entry| entry.id == name);
+        if !bundled && folder.is_dir() { folder.display().to_string() } else { name.to_owned() }
     }
 
     /// The grid in a job's folder with everything it reads; rows go to `folder`.
@@ -176,6 +282,12 @@ fn file_name(path: &str) -> String {
     Path::new(path).file_name().unwrap_or(path.as_ref()).to_string_lossy().into_owned()
 }
 
+/// What is listed under an id.
+fn pick(what: &str, id: &str, mut listed: Listed) -> Result<PathBuf, Failure> {
+    known(what, id, &listed.keys().map(String::as_str).collect::<Vec<_>>())?;
+    Ok(listed.remove(id).expect("it is listed"))
+}
+
 /// Complains about an id that is not listed.
 fn known(what: &str, id: &str, ids: &[&str]) -> Result<(), Failure> {
     if ids.contains(&id) {
@@ -194,8 +306,8 @@ mod tests {
         Shelf::new(Arc::new(Static::open(&folder).unwrap()))
     }
 
-    fn work(template: &str, change: &str) -> JobWork {
-        JobWork::Sweep { template: template.into(), change: serde_json::from_str(change).unwrap() }
+    fn spec(template: &str, change: &str) -> Result<SweepSpec, Failure> {
+        shelf().spec(template, &serde_json::from_str(change).unwrap())
     }
 
     #[test]
@@ -213,7 +325,7 @@ mod tests {
     #[test]
     fn a_grid_leaves_with_absolute_paths_and_is_read_anywhere() {
         let shelf = shelf();
-        let spec = shelf.spec(&work("demo-figure-8", r#"{"seeds": [5], "limit": 7, "model": "demo-nano"}"#)).unwrap();
+        let spec = spec("demo-figure-8", r#"{"seeds": [5], "limit": 7, "model": "demo-nano"}"#).unwrap();
         assert!(Path::new(&spec.facts).is_absolute() && Path::new(spec.data.as_ref().unwrap()).is_absolute());
         assert_eq!((&spec.model[..], &spec.seeds[..], spec.limit), ("demo-nano", &[5][..], Some(7)));
         let text = toml::to_string(&spec).unwrap();
@@ -224,20 +336,49 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(work: &JobWork, part: &str) {
-        let failure = shelf().spec(work).unwrap_err();
+    fn check(template: &str, change: &str, part: &str) {
+        let failure = spec(template, change).unwrap_err();
         assert!(failure.message.contains(part), "{failure}\nlacks {part:?}");
     }
 
     #[test]
     fn what_is_not_listed_is_not_there() {
-        check(&work("demo-figure-9", "{}"), "did you mean");
+        check("demo-figure-9", "{}", "did you mean");
         for path in ["../sweeps/demo-figure-8", "/etc/passwd", "..", "", "demo-figure-8.toml", "demo-figure-8\0"] {
-            check(&work(path, "{}"), "has no template");
+            check(path, "{}", "has no template");
         }
         for model in ["/etc", "../models/demo-gpt2", "http://169.254.169.254/", "file:///etc", "demo"] {
-            check(&work("demo-figure-8", &format!("{{\"model\": {model:?}}}")), "has no model");
+            check("demo-figure-8", &format!("{{\"model\": {model:?}}}"), "has no model");
         }
-        check(&work("demo-figure-8", r#"{"edits": [30, 20]}"#), "ascending");
+        check("demo-figure-8", r#"{"edits": [30, 20]}"#, "ascending");
+        for id in ["", "..", "../models.json", "/etc/passwd", "demo/..", "demo\0"] {
+            for found in [shelf().facts_of(id), shelf().tasks_of(id), shelf().text(id), shelf().edits_of(id)] {
+                assert_eq!(found.unwrap_err().kind, Kind::NotFound, "{id:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_folder_holds_is_offered_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "{}").unwrap();
+        };
+        for name in ["data/wikipedia.txt", "data/zsre_eval.json", "data/gsm8k.jsonl", "facts/mine.json"] {
+            write(name);
+        }
+        for name in ["tasks/small/rte.jsonl", "tasks/empty/readme", "edits/first/report.json", "edits/second/x"] {
+            write(name);
+        }
+        fs::write(folder.path().join("models.json"), "{\"models\": []}").unwrap();
+        let shelf = Shelf::new(Arc::new(Static::open(folder.path()).unwrap()));
+        let ids = |listed: Listed| listed.into_keys().collect::<Vec<_>>();
+        assert_eq!(ids(shelf.facts()), ["mine", "zsre_eval"]);
+        assert_eq!(ids(shelf.tasks()), ["data", "small"]);
+        assert_eq!(ids(shelf.texts()), ["wikipedia"]);
+        assert_eq!(ids(shelf.edits()), ["first"]);
+        assert!(shelf.tasks_of("smal").unwrap_err().message.contains("did you mean \"small\"?"));
     }
 }

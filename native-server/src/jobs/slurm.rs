@@ -110,14 +110,16 @@ fn script(order: &Order) -> Result<String, Failure> {
     for word in &order.command {
         let _ = write!(script, "{} ", quoted(word)?);
     }
+    if let Some(of) = order.of {
+        let _ = write!(script, "--part auto/{of} ");
+    }
     let end = quoted(order.folder.as_os_str())?;
     // `exec` would leave nobody to write the note; the shell passes on what Slurm sends to the whole step.
     let _ = write!(
         script,
-        "--part auto/{} & child=$!; trap 'kill -TERM $child' TERM; wait $child; code=$?; \
+        "& child=$!; trap 'kill -TERM $child' TERM; wait $child; code=$?; \
          [ $code -gt 128 ] && {{ wait $child; code=$?; }}; \
-         echo $code > {end}/$SLURM_ARRAY_TASK_ID.end; exit $code",
-        order.of
+         echo $code > {end}/$SLURM_ARRAY_TASK_ID.end; exit $code"
     );
     Ok(script)
 }
@@ -153,7 +155,7 @@ mod tests {
                 .map(Into::into)
                 .to_vec(),
             parts: vec![3],
-            of: 5,
+            of: Some(5),
             folder: folder.path().to_owned(),
         };
         let mut shell = Command::new("sh");
@@ -173,7 +175,7 @@ mod tests {
                 .map(Into::into)
                 .to_vec(),
             parts: vec![0],
-            of: 1,
+            of: None,
             folder: folder.path().to_owned(),
         };
         let mut shell = Command::new("sh");

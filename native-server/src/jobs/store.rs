@@ -40,8 +40,6 @@ pub struct Run {
     pub handle: Option<String>,
     /// Rows that were there before.
     pub rows_before: usize,
-    /// Seconds since 1970.
-    pub since: u64,
 }
 
 /// Something that happened to a job, for those who watch.
@@ -303,7 +301,7 @@ mod tests {
         let work = JobWork::Sweep { template: "t".into(), change: SweepChange::default() };
         let job = Job {
             id: id.into(),
-            request: JobRequest { work, parts: 1 },
+            request: JobRequest { work, parts: 1, precision: rectify_protocol::Precision::F32 },
             state: JobState::Queued,
             parts: vec![],
             attempt: 0,
