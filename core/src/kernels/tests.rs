@@ -146,6 +146,27 @@ fn products_are_the_plain_ones_however_weights_lie() {
     }
 }
 
+/// Eight columns a cube, and WebGPU takes no more than 65,535 cubes side by side.
+#[test]
+fn a_few_rows_have_any_number_of_columns() {
+    let [m, k, n] = [2, 3, 600_001];
+    for turned in [false, true] {
+        let of = |device: &Device| {
+            let weight = if turned { some([n, k], 3, device).transpose() } else { some([k, n], 3, device) };
+            (some([m, k], 1, device), weight)
+        };
+        let (x, weight) = of(&Device::flex());
+        let expected = values(plain::product(x, weight, None, None));
+        for device in devices() {
+            let (x, weight) = of(&device);
+            let found = values(product(x, weight, None, None));
+            assert_eq!(found.len(), expected.len());
+            let close = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-5;
+            assert!(found.iter().zip(&expected).all(close), "{device:?}");
+        }
+    }
+}
+
 #[test]
 fn several_products_are_one_each() {
     let b = |device: &Device| some([3, 40, 21], 3, device);

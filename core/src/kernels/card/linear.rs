@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::{
     super::ops::With,
     cores::{COLUMNS, CORE_DEPTH, CORE_UNITS, ROWS, core_tiles, cores},
-    launch::{UNITS, added, each as each_of, empty_like, in_order, sides},
+    launch::{UNITS, added, each as each_of, empty_like, folded, in_order, sides},
 };
 
 /// Columns of units, and rows of units, in a tile.
@@ -142,13 +142,15 @@ fn few_rows<W: Float>(
         lane = unit % lanes;
         within = unit / lanes;
     }
-    let column = CUBE_POS_X as usize * columns + within;
+    // Cubes of columns are folded: WebGPU takes 65,535 along each side of a grid.
+    let first = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize * columns;
+    let column = first + within;
     let mut sums = Array::<f32>::new(most);
     #[unroll]
     for i in 0..most {
         sums[i] = 0.0f32;
     }
-    let begin = CUBE_POS_Y as usize * each;
+    let begin = CUBE_POS_Z as usize * each;
     let end = min(begin + each, k);
     if column < n {
         let mut deep = begin + lane;
@@ -181,11 +183,11 @@ fn few_rows<W: Float>(
         shared[(i * columns + within) * lanes + lane] = sums[i];
     }
     sync_cube();
-    let below = CUBE_POS_Y as usize * m;
+    let below = CUBE_POS_Z as usize * m;
     let mut entry = unit;
     while entry < m * columns {
         let (row, within) = (entry / columns, entry % columns);
-        let column = CUBE_POS_X as usize * columns + within;
+        let column = first + within;
         if column < n {
             let mut value = 0.0f32;
             for lane in 0..lanes {
@@ -307,7 +309,7 @@ fn product_of<W: Float>(
         match cut {
             Cut::FewRows => few_rows::launch_unchecked::<W>(
                 &client,
-                CubeCount::Static(n.div_ceil(UNITS / lanes) as u32, parts as u32, 1),
+                folded(n.div_ceil(UNITS / lanes), parts),
                 CubeDim::new_1d(UNITS as u32),
                 x,
                 w,
