@@ -53,8 +53,9 @@ struct Place {
     /// Ignore a key of config.json or a tensor that would be refused; reports say so. May be repeated
     #[arg(long, global = true, value_name = "NAME")]
     ignore: Vec<String>,
-    /// How matrices are stored: f32, or f16 for half the memory; sums and edits stay in 32 bits, and reports say so
-    #[arg(long, global = true, default_value_t, value_name = "f32|f16")]
+    /// How matrices are stored: f32, f16 for half the memory, or int8 for a third; sums and edits stay in 32 bits, and
+    /// reports say so
+    #[arg(long, global = true, default_value_t, value_name = "f32|f16|int8")]
     precision: Precision,
     /// How stderr is written: as text, or as json for programs: each line an object with progress, say, warning or failure
     #[arg(long, global = true, default_value = "text", value_name = "text|json", hide_possible_values = true)]

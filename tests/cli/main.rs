@@ -8,6 +8,7 @@ mod hub;
 mod installed;
 mod jobs;
 mod merge;
+mod precision;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]

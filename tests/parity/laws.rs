@@ -1,6 +1,6 @@
 //! What must hold whatever the numbers are.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use std::sync::Arc;
 
 use rectify_core::{

@@ -44,7 +44,8 @@ fn start() -> Option<(Child, u16)> {
         .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
     let mut said = String::new();
     for line in BufReader::new(driver.stdout.take().expect("stdout was piped")).lines().map_while(Result::ok) {
-        let port = line.split_once("successfully on port ").and_then(|(_, port)| port.trim_end_matches('.').parse().ok());
+        let port =
+            line.split_once("successfully on port ").and_then(|(_, port)| port.trim_end_matches('.').parse().ok());
         if let Some(port) = port {
             return Some((driver, port));
         }

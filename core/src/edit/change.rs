@@ -31,9 +31,8 @@ pub async fn weight_change(
     let square_root_of_squares = |of: &[f32]| of.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let largest = WeightChange::LARGEST as f32;
     let entries = delta.iter().zip(weight);
-    let ratio: Vec<f32> = entries
-        .map(|(delta, weight)| if *delta == 0.0 { 0.0 } else { ratio(*delta, *weight).min(largest) })
-        .collect();
+    let ratio: Vec<f32> =
+        entries.map(|(delta, weight)| if *delta == 0.0 { 0.0 } else { ratio(*delta, *weight).min(largest) }).collect();
     let share = |threshold: f64| {
         let above = ratio.iter().filter(|ratio| f64::from(**ratio) > threshold).count();
         above as f64 / ratio.len() as f64
