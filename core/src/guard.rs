@@ -1,21 +1,18 @@
 //! What rejects an edit before it changes anything.
 
-use burn::tensor::Tensor;
 use rectify_protocol::{Guards, WeightChange};
 
 use crate::{
     Error, Result, metrics,
     model::{LoadedModel, Model, generate::Scored},
-    read::read,
 };
 
-/// Complains about a change that dwarfs the matrix, or is no number.
-pub(crate) async fn norm(change: &WeightChange, weight: &Tensor<2>, guards: &Guards) -> Result<()> {
+/// Complains about a change that dwarfs the matrix, whose norm is `size`, or is no number.
+pub(crate) fn norm(change: &WeightChange, size: f64, guards: &Guards) -> Result<()> {
     if !change.frobenius.is_finite() {
         return Err(Error::NotFinite { what: format!("the update of {}", change.name), hint: String::new() });
     }
     let Some(limit) = guards.max_relative_norm else { return Ok(()) };
-    let size = f64::from(read((weight.clone() * weight.clone()).sum().sqrt()).await?[0]);
     if change.frobenius <= limit * size {
         return Ok(());
     }

@@ -18,6 +18,11 @@ pub(crate) async fn read_data<const D: usize>(tensor: Tensor<D>) -> Result<Tenso
     tensor.into_data_async().await.map_err(|error| Error::Device(format!("{error:?}")))
 }
 
+/// What was read, as numbers.
+pub(crate) fn floats(data: &TensorData) -> Result<&[f32]> {
+    data.as_slice().map_err(|error| Error::Device(format!("{error:?}")))
+}
+
 /// The values of a tensor of token ids.
 pub(crate) async fn read_ids<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<u32>> {
     pause().await;

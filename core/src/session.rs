@@ -236,8 +236,8 @@ impl Session {
         let mut weights = Vec::with_capacity(kept.len());
         for (WeightDelta { site, delta }, n) in &kept {
             let weight = input.model.weight(*site);
-            let change = edit::weight_change(after.name(*site), delta, &weight, *n, false).await?;
-            guard::norm(&change, &weight, &spec.guards).await?;
+            let (change, size) = edit::weight_change(after.name(*site), delta, &weight, *n, false).await?;
+            guard::norm(&change, size, &spec.guards)?;
             weights.push(change);
         }
         input.model = &after;
@@ -551,7 +551,7 @@ async fn changes(history: &History, picture: bool) -> Result<Vec<WeightChange>> 
         // What each regularizer let through is not known of a sum; what differs is.
         let differs = read(delta.dense()).await?.iter().filter(|change| **change != 0.0).count();
         let weight = pristine.weight(site);
-        weights.push(edit::weight_change(pristine.name(site), &delta, &weight, differs, picture).await?);
+        weights.push(edit::weight_change(pristine.name(site), &delta, &weight, differs, picture).await?.0);
     }
     Ok(weights)
 }

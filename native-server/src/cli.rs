@@ -58,8 +58,9 @@ struct Place {
     /// Ignore a key of config.json or a tensor that would be refused; reports say so. May be repeated
     #[arg(long, global = true, value_name = "NAME")]
     ignore: Vec<String>,
-    /// How matrices are stored: f32, or f16 for half the memory; sums and edits stay in 32 bits, and reports say so
-    #[arg(long, global = true, default_value_t, value_name = "f32|f16")]
+    /// How matrices are stored: f32, f16 for half the memory, or int8 for a third; sums and edits stay in 32 bits, and
+    /// reports say so
+    #[arg(long, global = true, default_value_t, value_name = "f32|f16|int8")]
     precision: Precision,
     /// A file of settings; also RECTIFY_CONFIG. Default: rectify/config.toml where such files are, as ~/.config. Flags win
     /// over the environment, the environment over the file

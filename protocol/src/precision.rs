@@ -15,16 +15,19 @@ pub enum Precision {
     F32,
     /// 16-bit floats (IEEE half precision): exact for a checkpoint that is stored so, otherwise rounded.
     F16,
+    /// Whole numbers of eight bits with one scale for 32 inputs, in blocks; embeddings and norms in 32-bit floats.
+    Int8,
 }
 
 impl Precision {
-    const ALL: [Self; 2] = [Self::F32, Self::F16];
+    const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Int8];
 
     /// The name that reports and flags use.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         }
     }
 

@@ -11,6 +11,7 @@ mod jobs;
 mod kinds;
 mod machine;
 mod merge;
+mod precision;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! What must hold whatever the numbers are.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use std::sync::Arc;
 
 use rectify_core::{
@@ -63,7 +63,10 @@ fn an_edited_weight_answers_the_value_for_its_key() {
     let device = device();
     let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let (weight, key, whitened, missing) = (random([12, 12]), random([1, 12]), random([1, 12]), random([1, 12]));
-    let delta = rank_one(whitened, key.clone(), missing.clone());
+    let wide = |tensor: &Tensor<2>| values(tensor.clone()).into_iter().map(f64::from).collect::<Vec<f64>>();
+    let [left, right] = rank_one(&wide(&whitened), &wide(&key), &wide(&missing));
+    let tensor = |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+    let delta = Delta::LowRank { left: tensor(left, [12, 1]), right: tensor(right, [1, 12]) };
     // What the edited weight answers is asked of the processor: a card's own products may round their factors.
     let here = |tensor: Tensor<2>| Tensor::<2>::from_data(tensor.into_data(), &Device::flex());
     let (key, before, after) = (here(key), here(weight.clone()), here(weight + delta.dense()));

@@ -130,12 +130,12 @@ fn event(text: &str) -> Event {
 }
 
 /// What a worker asked of WebGPU.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Counted {
     /// Launches of kernels.
     pub dispatches: usize,
-    /// Kernels compiled.
-    pub pipelines: usize,
+    /// Kernels compiled, by name.
+    pub kernels: Vec<String>,
     /// Times that someone waited for numbers.
     pub reads: usize,
 }

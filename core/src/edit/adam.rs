@@ -1,4 +1,4 @@
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     kernels::{Pace, stepped},
@@ -34,10 +34,9 @@ impl Held {
 }
 
 impl Adam {
-    /// Before the first step, which begins here.
-    pub(super) fn new(rows: Tensor<2>) -> Self {
-        let nothing = rows.zeros_like();
-        Self { now: Tensor::stack(vec![rows, nothing.clone(), nothing], 0), steps: 0 }
+    /// Before the first step, which begins at the origin.
+    pub(super) fn new([n, d]: [usize; 2], device: &Device) -> Self {
+        Self { now: Tensor::zeros([3, n, d], device), steps: 0 }
     }
 
     /// Goes on with only some of the rows.

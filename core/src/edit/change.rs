@@ -3,46 +3,53 @@
 use burn::tensor::Tensor;
 use rectify_protocol::{Above, Blocks, Percentile, WeightChange};
 
-use super::{Delta, regularize::relative};
-use crate::{Result, read::read};
+use super::{Delta, regularize::ratio};
+use crate::{
+    Result,
+    read::{floats, read_data},
+};
 
 /// Blocks of a picture, at most, down and across.
 const PICTURE: [usize; 2] = [128, 32];
 
-/// The size of `delta` beside the `weight` it is added to. `kept` is how many entries its regularizer let through, and
-/// `name` the matrix' in the checkpoint; with `picture` the relative changes are drawn as well.
+/// The size of `delta` beside the `weight` it is added to, and how large that is. `kept` is how many entries its
+/// regularizer let through, and `name` the matrix' in the checkpoint; with `picture` the relative changes are drawn as
+/// well.
 ///
-/// A relative change of a zero weight counts as [`WeightChange::LARGEST`], and as 0 where nothing changes.
+/// A relative change of a zero weight counts as [`WeightChange::LARGEST`], and as 0 where nothing changes. Both matrices
+/// are read and compared on the host, as RECT does: on a card each step of it would be a kernel of its own.
 pub async fn weight_change(
     name: String,
     delta: &Delta,
     weight: &Tensor<2>,
     kept: usize,
     picture: bool,
-) -> Result<WeightChange> {
-    let dense = delta.dense();
-    let [rows, columns] = dense.dims();
-    let sums = Tensor::cat(vec![(dense.clone() * dense.clone()).sum().sqrt(), dense.clone().abs().sum()], 0);
-    let sums = read(sums).await?;
-    let unchanged = dense.clone().equal_scalar(0.0);
-    let ratio = relative(&dense, weight).mask_fill(unchanged, 0.0).clamp_max(WeightChange::LARGEST as f32);
-    let ratio = read(ratio).await?;
+) -> Result<(WeightChange, f64)> {
+    let [rows, columns] = delta.dims();
+    let (delta, weight) = (read_data(delta.dense()).await?, read_data(weight.clone()).await?);
+    let (delta, weight) = (floats(&delta)?, floats(&weight)?);
+    let square_root_of_squares = |of: &[f32]| of.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let largest = WeightChange::LARGEST as f32;
+    let entries = delta.iter().zip(weight);
+    let ratio: Vec<f32> =
+        entries.map(|(delta, weight)| if *delta == 0.0 { 0.0 } else { ratio(*delta, *weight).min(largest) }).collect();
     let share = |threshold: f64| {
         let above = ratio.iter().filter(|ratio| f64::from(**ratio) > threshold).count();
         above as f64 / ratio.len() as f64
     };
     let above = WeightChange::THRESHOLDS.map(|threshold| Above { threshold, share: share(threshold) }).to_vec();
     let blocks = picture.then(|| blocks(&ratio, [rows, columns]));
-    Ok(WeightChange {
+    let change = WeightChange {
         name,
         entries: rows * columns,
         kept,
-        frobenius: f64::from(sums[0]),
-        manhattan: f64::from(sums[1]),
+        frobenius: square_root_of_squares(delta),
+        manhattan: delta.iter().map(|x| f64::from(x.abs())).sum(),
         percentiles: percentiles(ratio),
         above,
         blocks,
-    })
+    };
+    Ok((change, square_root_of_squares(weight)))
 }
 
 /// The value that so many of the entries do not exceed, for each of [`WeightChange::SHARES`].

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     kernels::log_likelihoods,
-    model::{Cache, Frame, Matrix, Model, NoTap, WeightSite, generate::states_at, padded},
+    model::{Cache, Frame, Matrix, Model, NoTap, Shape, WeightSite, generate::states_at, padded},
     read::read,
     tokenizer::{Followed, Tokenizer},
 };
@@ -180,7 +180,8 @@ impl Training {
     fn new(model: &Model, layers: &[usize]) -> Self {
         let sites = layers.iter().map(|layer| WeightSite { layer: *layer, matrix: Matrix::MlpDown });
         let sites: Vec<WeightSite> = sites.collect();
-        let changes = sites.iter().map(|site| Adam::new(model.weight(*site).zeros_like())).collect();
+        let Shape { d_mlp, d_model, .. } = model.shape();
+        let changes = sites.iter().map(|_| Adam::new([d_mlp, d_model], &model.device())).collect();
         Self { sites, changes }
     }
 
@@ -200,7 +201,7 @@ impl Training {
             let log_p = batch.log_likelihoods(&model.apply(&self.deltas_of(&tracked))?, self.sites[0].layer);
             let read = read(log_p.clone().inner()).await?;
             nll.extend(means(&read, batch.lens.iter().copied()).into_iter().map(|mean| -mean));
-            let mut found = (log_p * batch.weights.clone()).sum().backward();
+            let mut found = (log_p * batch.weights.clone()).backward();
             for (sum, tracked) in gradients.iter_mut().zip(&tracked) {
                 *sum = sum.clone() + tracked.grad_remove(&mut found).expect("the change is tracked");
             }

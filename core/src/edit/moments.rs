@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Error, Result,
     kernels::matmul,
-    linalg::{Cholesky, Eigen, host, tensor},
+    linalg::{Cholesky, Eigen},
     model::{At, Cache, Capture, Frame, LoadedModel, Site, generate::states_at, hex, metadata, open, padded},
     read::read,
 };
@@ -99,15 +99,14 @@ impl Moment {
         write_square(MOMENT, self.matrix.iter().copied(), self.d_mlp, small, metadata)
     }
 
-    /// `C⁻¹ k` of each row: `[rows, d_mlp]`.
+    /// `C⁻¹ k`
     ///
     /// # Errors
     ///
     /// When `C` is singular: fewer tokens than entries of a key, or keys that never vary.
-    pub async fn whiten(&self, keys: Tensor<2>) -> Result<Tensor<2>> {
-        let device = keys.device();
-        let columns = host(keys).await?.transpose().to_owned();
-        Ok(tensor(self.factor()?.solve(columns.as_ref()).transpose(), &device))
+    pub fn whiten(&self, key: &[f64]) -> Result<Vec<f64>> {
+        let column = MatRef::from_column_major_slice(key, key.len(), 1);
+        Ok(self.factor()?.solve(column).col(0).iter().copied().collect())
     }
 
     /// The Cholesky factor of `C`, found once.

@@ -6,7 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rectify_protocol::Regularizer;
 
 use super::{Delta, low_rank, pca, prune};
-use crate::{Error, Result, read::read_data};
+use crate::{
+    Result,
+    read::{floats, read_data},
+};
 
 /// `delta` as `regularizer` leaves it, and how many entries may differ from zero.
 ///
@@ -56,7 +59,6 @@ pub async fn rect(delta: Tensor<2>, weight: Tensor<2>, keep: f64) -> Result<Tens
         return Ok(delta);
     }
     let (delta, weight) = (read_data(delta).await?, read_data(weight).await?);
-    let floats = |data| TensorData::as_slice::<f32>(data).map_err(|error| Error::Device(format!("{error:?}")));
     let (delta, weight) = (floats(&delta)?, floats(&weight)?);
     let Dropped { largest, ties, all_ties } = Dropped::of(delta, weight, n_dropped);
     let pairs = delta.iter().zip(weight);
@@ -78,15 +80,9 @@ pub async fn rect(delta: Tensor<2>, weight: Tensor<2>, keep: f64) -> Result<Tens
 
 /// `|ΔW / W|` of one entry, infinite where `W` is zero.
 #[inline(always)] // Millions of calls that must become vector instructions, in every profile.
-fn ratio(delta: f32, weight: f32) -> f32 {
+pub(super) fn ratio(delta: f32, weight: f32) -> f32 {
     // Of NaN, which is 0 / 0, and infinity, `min` takes infinity.
     (delta / weight).abs().min(f32::INFINITY)
-}
-
-/// `|ΔW / W|`, infinite where `W` is zero, on the device.
-pub(super) fn relative(delta: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
-    let undefined = weight.clone().equal_scalar(0.0);
-    (delta.clone() / weight.clone()).abs().mask_fill(undefined, f32::INFINITY)
 }
 
 /// What the smallest relative changes of a matrix are.

@@ -217,7 +217,7 @@ impl Prepared {
         watch: &mut dyn FnMut(Step),
     ) -> Result<(Tensor<2>, Vec<Step>)> {
         let n_facts = self.targets.len();
-        let lengths: Vec<f64> = read(lengths(anchors.clone())).await?.into_iter().map(f64::from).collect();
+        let lengths: Vec<f64> = host_rows(anchors.clone()).await?.iter().map(|anchor| length(anchor)).collect();
         let mut traces = vec![Vec::new(); n_facts];
         let mut found: Vec<Option<Tensor<2>>> = vec![None; n_facts];
 
@@ -225,7 +225,7 @@ impl Prepared {
         let mut live: Vec<usize> = (0..n_facts).collect();
         let mut now = Asked::new(self.clone(), &model.device(), spec.kl_factor);
         let mut initial = None;
-        let mut adam = Adam::new(anchors.zeros_like());
+        let mut adam = Adam::new(anchors.dims(), &model.device());
         for step in 0..spec.v_num_grad_steps {
             let delta = adam.rows();
             let tracked = delta.clone().autodiff().require_grad();
@@ -384,26 +384,30 @@ impl Asked {
         model.logits(states_at(hidden, &self.at))
     }
 
-    /// What is differentiated: facts do not share any variable, so the sum has each fact's own gradient.
-    fn total(&self, answers: &Tensor<2>) -> Tensor<1> {
-        (answers.clone() * self.weights.clone()).sum()
+    /// What is differentiated: facts do not share any variable, so the sum has each fact's own gradient. The way back
+    /// begins with ones, so nobody need add up.
+    fn total(&self, answers: &Tensor<2>) -> Tensor<2> {
+        answers.clone() * self.weights.clone()
     }
 
     /// What the answers say of each fact, and how long its δ is.
     async fn read(&self, answers: &Tensor<2>, delta: &Tensor<2>) -> Result<Vec<Found>> {
         let n_contexts = self.prepared.n_contexts;
-        let numbers = read(Tensor::cat(vec![answers.clone().inner(), lengths(delta.clone())], 0)).await?;
+        // One wait for both: δ is short.
+        let [n_facts, d_model] = delta.dims();
+        let deltas = delta.clone().reshape([n_facts * d_model, 1]);
+        let numbers = read(Tensor::cat(vec![answers.clone().inner(), deltas], 0)).await?;
         let (of_tokens, of_facts) = numbers.split_at(self.targets.len());
-        let (divergences, lengths) = of_facts.split_at(self.prepared.targets.len());
+        let (divergences, deltas) = of_facts.split_at(n_facts);
         let lens = self.prepared.targets.iter().flat_map(|target| std::iter::repeat_n(target.len(), n_contexts));
         let log_p = means(of_tokens, lens);
-        let facts = log_p.chunks(n_contexts).zip(divergences).zip(lengths);
+        let facts = log_p.chunks(n_contexts).zip(divergences).zip(deltas.chunks(d_model));
         let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n_contexts as f64;
-        let found = facts.map(|((log_p, divergence), length)| Found {
+        let found = facts.map(|((log_p, divergence), delta)| Found {
             nll: -mean(&mut log_p.iter().copied()),
             kl: f64::from(*divergence) * self.kl_factor,
             p_target: mean(&mut log_p.iter().map(|log_p| log_p.exp())),
-            delta_norm: f64::from(*length),
+            delta_norm: length(&delta.iter().copied().map(f64::from).collect::<Vec<f64>>()),
         });
         Ok(found.collect())
     }
@@ -415,9 +419,16 @@ pub(super) fn means(column: &[f32], lens: impl Iterator<Item = usize>) -> Vec<f6
     lens.map(|len| left.by_ref().take(len).sum::<f64>() / len as f64).collect()
 }
 
-/// `‖x‖` of each row: `[rows, 1]`.
-fn lengths(x: Tensor<2>) -> Tensor<2> {
-    (x.clone() * x).sum_dim(1).sqrt()
+/// `‖x‖`
+fn length(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The rows of a tensor on the host.
+pub(super) async fn host_rows(tensor: Tensor<2>) -> Result<Vec<Vec<f64>>> {
+    let [_, d] = tensor.dims();
+    let values = read(tensor).await?;
+    Ok(values.chunks(d).map(|row| row.iter().copied().map(f64::from).collect()).collect())
 }
 
 /// Numbers as a column beside `on`.

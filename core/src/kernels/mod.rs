@@ -15,6 +15,7 @@ mod processor;
 #[cfg(test)]
 mod tests;
 mod tracked;
+mod weight;
 
 use burn::{
     backend::{Dispatch, DispatchDevice, DispatchTensor},
@@ -23,8 +24,9 @@ use burn::{
 
 use crate::model::{heads::Heads, index_tensor};
 pub(crate) use ops::Pace;
-use ops::{Kernels, Layout, Turn, With};
-pub(crate) use plain::{picked, wide};
+use ops::{Kernels, Layout, Turn, Way, With};
+pub(crate) use plain::{picked, whole, wide};
+pub(crate) use weight::{Blocks, Weight};
 
 /// Whether there are kernels for tensors of this device.
 fn serve(device: &Device) -> bool {
@@ -58,6 +60,20 @@ pub(crate) fn product(
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let (bias, residual) = (or(bias, &weight), or(residual, &weight));
     Tensor::from_dispatch(<Dispatch as Kernels>::product(x, weight, bias, residual, with))
+}
+
+/// `x W + b + r`, however `W` is stored: shapes as in [`product`].
+pub(crate) fn linear(x: Tensor<2>, weight: Weight, bias: Option<Tensor<1>>, residual: Option<Tensor<2>>) -> Tensor<2> {
+    let Blocks { words, scales, d_in } = match weight {
+        Weight::Floats(weight) => return product(x, weight, bias, residual),
+        blocks if !serve(&x.device()) => return plain::product(x, whole(blocks), bias, residual),
+        Weight::Blocks(blocks) => blocks,
+    };
+    let with = With { bias: bias.is_some(), residual: residual.is_some() };
+    let (x, words, scales) = (x.into_dispatch(), words.into_dispatch(), scales.into_dispatch());
+    let (bias, residual) = (or(bias, &scales), or(residual, &scales));
+    let way = Way { d_in, back: false };
+    Tensor::from_dispatch(<Dispatch as Kernels>::product_of_blocks(x, words, scales, bias, residual, with, way))
 }
 
 /// `a b`, in 32 bits on every device: burn's own product may round its factors where a card is faster that way.

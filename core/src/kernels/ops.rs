@@ -10,13 +10,24 @@ use crate::model::heads::Heads;
 /// Operations with a backward of their own. Shapes are those of the functions in [`super`].
 #[backend_extension(Autodiff, Cube: cfg(feature = "card"), Flex: cfg(feature = "processor"))]
 pub trait Kernels: Backend {
-    /// [`super::linear`]; what `with` does not have is not read.
+    /// [`super::product`]; what `with` does not have is not read.
     fn product(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
         with: With,
+    ) -> FloatTensor<Self>;
+
+    /// [`super::linear`] with a matrix in blocks, or with it turned; what `with` does not have is not read.
+    fn product_of_blocks(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+        way: Way,
     ) -> FloatTensor<Self>;
 
     /// [`super::norm`]; without `centred` the shift is not read.
@@ -111,6 +122,15 @@ pub struct With {
 impl With {
     /// Nothing.
     pub const NOTHING: Self = Self { bias: false, residual: false };
+}
+
+/// Which way a matrix in blocks is multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// How many inputs it has.
+    pub d_in: usize,
+    /// Whether as `Wᵀ`.
+    pub back: bool,
 }
 
 /// How attention's input lies.

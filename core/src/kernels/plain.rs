@@ -6,12 +6,32 @@ use burn::tensor::{
     module::layer_norm,
 };
 
-use super::Pace;
+use super::{
+    Pace,
+    weight::{BLOCK, Blocks, PACKED, Weight},
+};
 use crate::model::{heads::Heads, index_tensor};
 
 /// The numbers of a matrix in 32 bits, however they are stored.
 pub fn wide(matrix: Tensor<2>) -> Tensor<2> {
     if matrix.dtype() == DType::F32 { matrix } else { matrix.cast(DType::F32) }
+}
+
+/// The same of any matrix, `[d_in, d_out]`.
+pub fn whole(weight: Weight) -> Tensor<2> {
+    let Blocks { words, scales, d_in } = match weight {
+        Weight::Floats(matrix) => return wide(matrix),
+        Weight::Blocks(blocks) => blocks,
+    };
+    let [outputs, of_output] = scales.dims();
+    // A shift to the left drops the codes above, one to the right those below, and keeps the sign.
+    let codes = (0..PACKED as i32)
+        .rev()
+        .map(|above| words.clone().bitwise_left_shift_scalar(8 * above).bitwise_right_shift_scalar(24));
+    let codes: Tensor<3, Int> = Tensor::stack(codes.collect(), 2);
+    let codes = codes.float().reshape([outputs, of_output, BLOCK]);
+    let numbers = (codes * scales.unsqueeze_dim(2)).reshape([outputs, of_output * BLOCK]);
+    numbers.narrow(1, 0, d_in).transpose()
 }
 
 pub fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, residual: Option<Tensor<2>>) -> Tensor<2> {

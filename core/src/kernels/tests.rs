@@ -6,8 +6,8 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{
-    Pace, answers, append, attend, gelu_tanh, largest, matmuls, norm, plain, product, rotate, serve, shifted,
-    silu_gate, stepped,
+    Blocks, Pace, Weight, answers, append, attend, gelu_tanh, largest, linear, matmuls, norm, plain, product, rotate,
+    serve, shifted, silu_gate, stepped, whole,
 };
 use crate::model::heads::Heads;
 
@@ -146,6 +146,27 @@ fn products_are_the_plain_ones_however_weights_lie() {
     }
 }
 
+/// Eight columns a cube, and WebGPU takes no more than 65,535 cubes side by side.
+#[test]
+fn a_few_rows_have_any_number_of_columns() {
+    let [m, k, n] = [2, 3, 600_001];
+    for turned in [false, true] {
+        let of = |device: &Device| {
+            let weight = if turned { some([n, k], 3, device).transpose() } else { some([k, n], 3, device) };
+            (some([m, k], 1, device), weight)
+        };
+        let (x, weight) = of(&Device::flex());
+        let expected = values(plain::product(x, weight, None, None));
+        for device in devices() {
+            let (x, weight) = of(&device);
+            let found = values(product(x, weight, None, None));
+            assert_eq!(found.len(), expected.len());
+            let close = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-5;
+            assert!(found.iter().zip(&expected).all(close), "{device:?}");
+        }
+    }
+}
+
 #[test]
 fn several_products_are_one_each() {
     let b = |device: &Device| some([3, 40, 21], 3, device);
@@ -170,6 +191,52 @@ fn a_product_with_halves_is_the_one_with_the_same_numbers_in_full() {
                 |x, device| product(x, rounded(device), None, Some(residual(device))),
                 |x, device| plain::product(x, rounded(device).cast(DType::F32), None, Some(residual(device))),
             );
+        }
+    }
+}
+
+#[test]
+fn a_product_with_blocks_is_the_one_with_the_same_numbers_in_full() {
+    // One for every cut of a card's; inputs that fill their blocks, and that do not.
+    for [m, k, n] in
+        [[1, 48, 50], [3, 1000, 37], [9, 70, 33], [40, 128, 65], [200, 96, 1300], [3, 704, 6000], [520, 64, 2100]]
+    {
+        let numbers = values(some([n, k], 3, &Device::flex()));
+        let blocks = |device: &Device| Weight::Blocks(Blocks::of(&numbers, k, device));
+        let (bias, residual) =
+            (move |device: &Device| some([n], 4, device), move |device: &Device| some([m, n], 5, device));
+        check(
+            [m, k],
+            |x, device| linear(x, blocks(device), Some(bias(device)), Some(residual(device))),
+            |x, device| plain::product(x, whole(blocks(device)), Some(bias(device)), Some(residual(device))),
+        );
+        let x = move |device: &Device| some([m, k], 6, device);
+        check(
+            [m, n],
+            |residual, device| linear(x(device), blocks(device), None, Some(residual)),
+            |residual, device| plain::product(x(device), whole(blocks(device)), None, Some(residual)),
+        );
+    }
+}
+
+#[test]
+fn a_block_rounds_to_its_scale_and_holds_zeros_and_the_smallest_numbers() {
+    let flex = Device::flex();
+    let [outputs, d_in] = [9, 70];
+    let mut numbers = values(some([outputs, d_in], 3, &flex));
+    numbers[..32].fill(0.0);
+    numbers[32..64].iter_mut().enumerate().for_each(|(i, x)| *x = i as f32 * 1e-45);
+    numbers[70] = -1e38;
+    for device in devices() {
+        let found = values(whole(Weight::Blocks(Blocks::of(&numbers, d_in, &device))).transpose());
+        for (output, (found, numbers)) in found.chunks(d_in).zip(numbers.chunks(d_in)).enumerate() {
+            for (found, numbers) in found.chunks(32).zip(numbers.chunks(32)) {
+                let largest = numbers.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                for (found, x) in found.iter().zip(numbers) {
+                    let off = (found - x).abs();
+                    assert!(off <= largest / 127.0 * 0.500_01 + 1e-42, "output {output}: {found} {x}, {device:?}");
+                }
+            }
         }
     }
 }

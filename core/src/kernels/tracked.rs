@@ -10,7 +10,7 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
-use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, Way, With};
 
 /// A tensor and its place in the graph; one that is not read has a place of its own, which nothing leads to.
 fn taken<B: Slopes, C: CheckpointStrategy>(
@@ -74,6 +74,46 @@ impl<B: Slopes, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 prep.finish(state, B::product(x, weight, bias, residual, with))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::product(x, weight, bias, residual, with)),
+        }
+    }
+
+    fn product_of_blocks(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+        way: Way,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Product;
+        impl<B: Slopes> Backward<B, 2> for Product {
+            type State = (IntTensor<B>, FloatTensor<B>, Way);
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (words, scales, way) = ops.state;
+                let grad = grads.consume::<B>(&ops.node);
+                let [to_x, to_residual] = ops.parents;
+                if let Some(node) = to_x {
+                    let (nothing, way) = (grad.clone(), Way { back: !way.back, ..way });
+                    let (of, with) = (grad.clone(), With::NOTHING);
+                    let back = B::product_of_blocks(of, words, scales, nothing.clone(), nothing, with, way);
+                    grads.register::<B>(node.id, back);
+                }
+                if let Some(node) = to_residual {
+                    grads.register::<B>(node.id, grad);
+                }
+            }
+        }
+        let (x, x_node) = x.into_parts();
+        let (residual, residual_node) = taken::<B, C>(residual, with.residual);
+        let scales = constant::<B, C>(scales);
+        let bias = if with.bias { constant::<B, C>(bias) } else { bias.into_primitive() };
+        let state = (words.clone(), scales.clone(), way);
+        let out = B::product_of_blocks(x, words, scales, bias, residual, with, way);
+        match Product.prepare::<C>([x_node, residual_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(state, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }
 

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use rectify_protocol::ArchitectureKind;
 
 use super::{At, Cache, Frame, Matrix, Shape, Tap, WeightSite, config::Config, embedding::Embedding, tensors::Tensors};
-use crate::Result;
+use crate::{Result, kernels::Weight};
 
 /// Checkpoints that say the same `model_type`.
 pub(super) struct Family {
@@ -23,7 +23,7 @@ pub(super) struct Family {
     pub stores_transposed: bool,
     /// Asks for every key that matters, and says how the model is made of its tensors.
     pub read: fn(&mut Config) -> Result<Build>,
-    /// Whether a tensor is a token embedding or an output head, which are split by rows.
+    /// Whether a tensor is an embedding or an output head, which are split by rows.
     pub is_embedding: fn(&str) -> bool,
     /// Whether a tensor is a table that old checkpoints store and that is computed here.
     pub is_buffer: fn(&str) -> bool,
@@ -62,7 +62,7 @@ pub(super) trait Architecture: Send + Sync {
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
 
     /// The matrix at a site that [`Architecture::matrices`] lists, `[d_in, d_out]`.
-    fn weight(&self, site: WeightSite) -> Tensor<2>;
+    fn weight(&self, site: WeightSite) -> Weight;
 
     /// The same weights but for one matrix.
     fn with_weight(&self, site: WeightSite, weight: Tensor<2>) -> Arc<dyn Architecture>;

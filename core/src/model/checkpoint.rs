@@ -70,7 +70,7 @@ pub struct Layout {
     pub root: &'static str,
     /// Whether matrices are stored `[d_out, d_in]`.
     pub transposed: bool,
-    /// Whether a tensor is a token embedding or an output head.
+    /// Whether a tensor is an embedding or an output head.
     pub is_embedding: fn(&str) -> bool,
     /// Whether a tensor is a table that old checkpoints store and that is computed.
     pub is_buffer: fn(&str) -> bool,
@@ -142,7 +142,7 @@ impl Loader {
             build,
             ends,
             tokenizer: Tokenizer::from_json(files.tokenizer)?,
-            tensors: Tensors::new(device, family.is_embedding, files.precision)?,
+            tensors: Tensors::new(device, family.is_embedding, family.stores_transposed, files.precision)?,
             hashes: Vec::new(),
             ignore,
         })

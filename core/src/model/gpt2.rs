@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Result,
-    kernels::{gelu_tanh, wide},
+    kernels::{Weight, gelu_tanh},
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
     root: "transformer.",
     stores_transposed: false,
     read,
-    is_embedding: |name| name.ends_with("wte.weight") || name == HEAD,
+    is_embedding: |name| name.ends_with("wte.weight") || name.ends_with("wpe.weight") || name == HEAD,
     // The causal mask, and what blocked scores are set to.
     is_buffer: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
 };
@@ -100,7 +100,7 @@ impl Gpt2 {
         let prefix = if tensors.has("transformer.wte.weight") { "transformer." } else { "" };
         let (d, d_mlp) = (sizes.d_model, sizes.d_mlp);
         let norm = |tensors: &mut Tensors, name: String| LayerNorm::load(tensors, &name, d, sizes.epsilon);
-        let linear = |tensors: &mut Tensors, name: String, shape| Linear::stored_straight(tensors, &name, shape);
+        let linear = |tensors: &mut Tensors, name: String, shape| Linear::load(tensors, &name, shape, true);
         let blocks = (0..sizes.layers).map(|layer| {
             let block = format!("{prefix}h.{layer}");
             Ok(Block {
@@ -115,7 +115,7 @@ impl Gpt2 {
         let blocks = blocks.collect::<Result<_>>()?;
         let (tokens, head) =
             tensors.embedding_and_head(&format!("{prefix}wte.weight"), HEAD, [sizes.vocab, d], sizes.tied)?;
-        let positions = wide(tensors.matrix(&format!("{prefix}wpe.weight"), [sizes.context, d])?);
+        let positions = tensors.table(&format!("{prefix}wpe.weight"), [sizes.context, d])?;
         let final_norm = norm(tensors, format!("{prefix}ln_f"))?;
         Ok(Self { prefix, tokens, positions, blocks, final_norm, head, sizes })
     }
@@ -181,7 +181,7 @@ impl Architecture for Gpt2 {
         self.head.logits(&self.final_norm.forward(hidden))
     }
 
-    fn weight(&self, site: WeightSite) -> Tensor<2> {
+    fn weight(&self, site: WeightSite) -> Weight {
         let block = &self.blocks[site.layer];
         match site.matrix {
             Matrix::MlpUp => block.up.weight.clone(),

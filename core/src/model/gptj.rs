@@ -20,7 +20,10 @@ use super::{
     tap::BlockTap,
     tensors::Tensors,
 };
-use crate::{Result, kernels::gelu_tanh};
+use crate::{
+    Result,
+    kernels::{Weight, gelu_tanh},
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gptj",
@@ -104,8 +107,7 @@ impl GptJ {
     fn load(sizes: Sizes, tensors: &mut Tensors) -> Result<Self> {
         let prefix = if tensors.has("transformer.wte.weight") { "transformer." } else { "" };
         let (d, d_mlp) = (sizes.d_model, sizes.d_mlp);
-        let linear =
-            |tensors: &mut Tensors, name: String, shape, bias| Linear::stored_transposed(tensors, &name, shape, bias);
+        let linear = |tensors: &mut Tensors, name: String, shape, bias| Linear::load(tensors, &name, shape, bias);
         let blocks = (0..sizes.layers).map(|layer| {
             let block = format!("{prefix}h.{layer}");
             Ok(Block {
@@ -183,7 +185,7 @@ impl Architecture for GptJ {
         self.head.logits(&self.final_norm.forward(hidden)) + self.head_bias.clone().unsqueeze()
     }
 
-    fn weight(&self, site: WeightSite) -> Tensor<2> {
+    fn weight(&self, site: WeightSite) -> Weight {
         let block = &self.blocks[site.layer];
         match site.matrix {
             Matrix::MlpUp => block.up.weight.clone(),

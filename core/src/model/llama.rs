@@ -18,7 +18,10 @@ use super::{
     tap::BlockTap,
     tensors::Tensors,
 };
-use crate::{Result, kernels::silu_gate};
+use crate::{
+    Result,
+    kernels::{Weight, silu_gate},
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
@@ -231,7 +234,7 @@ impl Architecture for Llama {
         self.head.logits(&self.final_norm.forward(hidden))
     }
 
-    fn weight(&self, site: WeightSite) -> Tensor<2> {
+    fn weight(&self, site: WeightSite) -> Weight {
         let block = &self.blocks[site.layer];
         match site.matrix {
             Matrix::MlpGate => block.gate.weight.clone(),
@@ -272,8 +275,7 @@ impl Block {
         let Own { biases, head_norms, .. } = sizes.own;
         let (attention, mlp) = (format!("{block}.self_attn"), format!("{block}.mlp"));
         let norm = |tensors: &mut Tensors, name: &str, d| RmsNorm::load(tensors, name, d, sizes.epsilon);
-        let linear =
-            |tensors: &mut Tensors, name: String, shape, bias| Linear::stored_transposed(tensors, &name, shape, bias);
+        let linear = |tensors: &mut Tensors, name: String, shape, bias| Linear::load(tensors, &name, shape, bias);
         let head_norm = |tensors: &mut Tensors, of: &str| norm(tensors, &format!("{attention}.{of}_norm"), d_head);
         Ok(Self {
             attention_norm: norm(tensors, &format!("{block}.input_layernorm"), d)?,

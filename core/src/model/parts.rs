@@ -3,35 +3,31 @@
 use burn::tensor::Tensor;
 
 use super::{At, tap::BlockTap, tensors::Tensors};
-use crate::{Result, kernels};
+use crate::{
+    Result,
+    kernels::{self, Weight},
+};
 
 /// `x W + b`, with `W [d_in, d_out]`.
 #[derive(Clone)]
 pub(super) struct Linear {
-    pub weight: Tensor<2>,
+    pub weight: Weight,
     bias: Option<Tensor<1>>,
 }
 
 impl Linear {
-    /// `NAME.weight`, stored as it is used, `[d_in, d_out]`, and `NAME.bias`: what transformers calls `Conv1D`.
-    pub fn stored_straight(tensors: &mut Tensors, name: &str, [d_in, d_out]: [usize; 2]) -> Result<Self> {
+    /// `NAME.weight`, and `NAME.bias` where there is one.
+    pub fn load(tensors: &mut Tensors, name: &str, shape: [usize; 2], bias: bool) -> Result<Self> {
+        let [_, d_out] = shape;
         Ok(Self {
-            weight: tensors.matrix(&format!("{name}.weight"), [d_in, d_out])?,
-            bias: Some(tensors.vector(&format!("{name}.bias"), d_out)?),
-        })
-    }
-
-    /// `NAME.weight`, stored `[d_out, d_in]` and turned once, and `NAME.bias` where there is one.
-    pub fn stored_transposed(tensors: &mut Tensors, name: &str, [d_in, d_out]: [usize; 2], bias: bool) -> Result<Self> {
-        Ok(Self {
-            weight: tensors.matrix(&format!("{name}.weight"), [d_out, d_in])?.transpose(),
+            weight: tensors.matrix(&format!("{name}.weight"), shape)?,
             bias: bias.then(|| tensors.vector(&format!("{name}.bias"), d_out)).transpose()?,
         })
     }
 
     /// The same with another matrix.
     pub fn with(&self, weight: Tensor<2>) -> Self {
-        Self { weight, ..self.clone() }
+        Self { weight: Weight::Floats(weight), ..self.clone() }
     }
 
     /// Several maps of the same input as one, their outputs side by side.
@@ -42,22 +38,20 @@ impl Linear {
     pub fn side_by_side<const N: usize>(parts: [Self; N]) -> Self {
         let biases: Vec<Tensor<1>> = parts.iter().filter_map(|part| part.bias.clone()).collect();
         assert!(biases.is_empty() || biases.len() == N, "maps side by side all have a bias or none");
-        // Turned, because that is how they lie in memory.
-        let weights = parts.map(|part| part.weight.transpose());
         Self {
-            weight: Tensor::cat(weights.into(), 0).transpose(),
+            weight: Weight::side_by_side(parts.map(|part| part.weight).into()),
             bias: (!biases.is_empty()).then(|| Tensor::cat(biases, 0)),
         }
     }
 
     /// `[n, d_in]` to `[n, d_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernels::product(x, self.weight.clone(), self.bias.clone(), None)
+        kernels::linear(x, self.weight.clone(), self.bias.clone(), None)
     }
 
     /// The same added to `stream [n, d_out]`.
     fn added_to(&self, stream: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-        kernels::product(x, self.weight.clone(), self.bias.clone(), Some(stream))
+        kernels::linear(x, self.weight.clone(), self.bias.clone(), Some(stream))
     }
 
     /// The same where a tap may look at what is added.

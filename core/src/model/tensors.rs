@@ -12,7 +12,10 @@ use super::{
     config::CONFIG,
     embedding::{Embedding, rows_per_shard},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    kernels::{Blocks, Weight, wide},
+};
 
 /// A hash in hexadecimal.
 pub(crate) fn hex(hash: &[u8; 32]) -> String {
@@ -96,12 +99,15 @@ pub(super) struct Tensors {
     device: Device,
     precision: Precision,
     is_embedding: fn(&str) -> bool,
+    /// Whether the file's matrices are `[d_out, d_in]`.
+    turned: bool,
     by_name: HashMap<String, Stored>,
 }
 
 enum Stored {
     Vector(Tensor<1>),
-    Matrix(Tensor<2>),
+    /// Its shape in the file, and what it is to those who compute with it, `[d_in, d_out]`.
+    Matrix([usize; 2], Weight),
     /// An embedding, and the hash of its bytes. Embeddings are large and only ever read by rows, so they alone are split.
     Rows(Vec<Tensor<2>>, [u8; 32]),
     /// Of a shape that no weight has.
@@ -114,11 +120,18 @@ impl Tensors {
     /// # Errors
     ///
     /// When the device cannot store in this precision.
-    pub(super) fn new(device: &Device, is_embedding: fn(&str) -> bool, precision: Precision) -> Result<Self> {
+    pub(super) fn new(
+        device: &Device,
+        is_embedding: fn(&str) -> bool,
+        turned: bool,
+        precision: Precision,
+    ) -> Result<Self> {
         if precision == Precision::F16 && !device.supports_dtype(DType::F16) {
-            return Err(Error::bad_input("this device has no 16-bit floats: load the model with precision f32"));
+            return Err(Error::bad_input(
+                "this device has no 16-bit floats: load the model with precision int8 or f32",
+            ));
         }
-        Ok(Self { device: device.clone(), precision, is_embedding, by_name: HashMap::new() })
+        Ok(Self { device: device.clone(), precision, is_embedding, turned, by_name: HashMap::new() })
     }
 
     /// How matrices are stored.
@@ -137,7 +150,8 @@ impl Tensors {
     ) -> Result<Vec<Tensor<2>>> {
         let dims = |len: usize| [len / columns, columns];
         Ok(match self.precision {
-            Precision::F32 => {
+            // Of embeddings only rows are read, and heads say how likely each token is: eight bits are for blocks.
+            Precision::F32 | Precision::Int8 => {
                 let values = floats(file, name, view)?;
                 let pieces =
                     values.chunks(each * columns).map(|piece| TensorData::new(piece.to_vec(), dims(piece.len())));
@@ -152,6 +166,22 @@ impl Tensors {
         })
     }
 
+    /// A matrix of a block, as it is computed with.
+    fn matrix_of(&self, file: &str, name: &str, view: &TensorView<'_>, [rows, columns]: [usize; 2]) -> Result<Weight> {
+        if self.precision != Precision::Int8 {
+            let matrix = self.rows(file, name, view, columns, rows)?.remove(0);
+            return Ok(Weight::Floats(if self.turned { matrix.transpose() } else { matrix }));
+        }
+        let values = floats(file, name, view)?;
+        Ok(Weight::Blocks(match self.turned {
+            true => Blocks::of(&values, columns, &self.device),
+            false => {
+                let output = |i: usize| values[i..].iter().step_by(columns).copied();
+                Blocks::of(&(0..columns).flat_map(output).collect::<Vec<f32>>(), rows, &self.device)
+            }
+        }))
+    }
+
     /// Takes one tensor of a file.
     pub(super) fn add(&mut self, file: &str, name: &str, view: &TensorView<'_>) -> Result<()> {
         let stored = match *view.shape() {
@@ -161,7 +191,7 @@ impl Tensors {
                 Stored::Rows(shards, Sha256::digest(view.data()).into())
             }
             [rows, columns] if rows > 0 && columns > 0 => {
-                Stored::Matrix(self.rows(file, name, view, columns, rows)?.remove(0))
+                Stored::Matrix([rows, columns], self.matrix_of(file, name, view, [rows, columns])?)
             }
             _ => Stored::Other(view.shape().to_vec()),
         };
@@ -184,10 +214,19 @@ impl Tensors {
         }
     }
 
-    /// The matrix of this name and shape, as it is stored.
-    pub(super) fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+    /// The matrix of this name, `[d_in, d_out]`, whichever way the file has it.
+    pub(super) fn matrix(&mut self, name: &str, [d_in, d_out]: [usize; 2]) -> Result<Weight> {
+        let expected = if self.turned { [d_out, d_in] } else { [d_in, d_out] };
         match self.take(name)? {
-            Stored::Matrix(matrix) if matrix.dims() == shape => Ok(matrix),
+            Stored::Matrix(shape, weight) if shape == expected => Ok(weight),
+            other => Err(wrong_shape(name, &other, &expected)),
+        }
+    }
+
+    /// An embedding of something else than tokens, in 32 bits.
+    pub(super) fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+        match self.take(name)? {
+            Stored::Rows(shards, _) if dims_of_rows(&shards) == shape => Ok(wide(Tensor::cat(shards, 0))),
             other => Err(wrong_shape(name, &other, &shape)),
         }
     }
@@ -255,7 +294,7 @@ fn dims_of_rows(shards: &[Tensor<2>]) -> [usize; 2] {
 fn wrong_shape(name: &str, found: &Stored, expected: &[usize]) -> Error {
     let found = match found {
         Stored::Vector(vector) => vector.dims().to_vec(),
-        Stored::Matrix(matrix) => matrix.dims().to_vec(),
+        Stored::Matrix(shape, _) => shape.to_vec(),
         Stored::Rows(shards, _) => dims_of_rows(shards).to_vec(),
         Stored::Other(shape) => shape.clone(),
     };

@@ -8,7 +8,7 @@ use rectify_protocol::ArchitectureKind;
 use super::{
     Cache, Frame, Matrix, Shape, Site, Tap, WeightDelta, WeightSite, architecture::Architecture, rows::padded,
 };
-use crate::{Error, Result, kernels::wide};
+use crate::{Error, Result, kernels::whole};
 
 /// A language model: weights on a device.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ impl Model {
 
     /// The matrix at `site`, `[d_in, d_out]`, in 32 bits.
     pub fn weight(&self, site: WeightSite) -> Tensor<2> {
-        wide(self.weights.weight(site))
+        whole(self.weights.weight(site))
     }
 
     /// The matrix's name in the checkpoint.

@@ -33,7 +33,7 @@ class Model:
     name: StrPath
     device: str = "auto"
     """``cpu``, ``gpu``, ``auto`` (a card where there is one), ``wgpu``, ``vulkan`` or ``cuda``."""
-    precision: Literal["f32", "f16"] | None = None
+    precision: Literal["f32", "f16", "int8"] | None = None
     """How matrices are stored; the program's own choice, 32 bits, when absent."""
     ignore: Sequence[str] = ()
     """Keys of ``config.json`` and tensors that would be refused, to be left out of account."""

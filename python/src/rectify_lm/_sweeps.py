@@ -26,7 +26,7 @@ def sweep(
     out: StrPath,
     device: str = "auto",
     *,
-    precision: Literal["f32", "f16"] | None = None,
+    precision: Literal["f32", "f16", "int8"] | None = None,
     skip_bad: bool = False,
     repair: bool = False,
 ) -> pandas.DataFrame:

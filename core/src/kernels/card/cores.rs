@@ -53,7 +53,7 @@ fn rest<T: Float>(x: f32, high: T) -> T {
 /// `x W` in tiles of 64 × 64, four planes each; the inner dimension is cut into parts of `each`, whose sums lie one
 /// below the other.
 #[cube(launch_unchecked)]
-pub fn core_tiles<W: Float>(
+pub fn core_tiles<W: Numeric>(
     x: &Tensor<f32>,
     w: &Tensor<W>,
     bias: &Tensor<f32>,
@@ -272,7 +272,7 @@ pub fn core_tiles<W: Float>(
 
 /// A unit's share of the strips that begin at depth `k_0`.
 #[cube]
-fn bring<W: Float>(
+fn bring<W: Numeric>(
     x: &Tensor<f32>,
     w: &Tensor<W>,
     x_next: &mut Array<f32>,

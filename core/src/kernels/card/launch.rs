@@ -38,8 +38,13 @@ fn empty<const D: usize>(beside: &CubeTensor, shape: [usize; D], dtype: DType) -
 
 /// As many cubes as there are things, in a grid that no device refuses. What lies beyond has nothing to do.
 pub fn grid(things: usize) -> CubeCount {
+    folded(things, 1)
+}
+
+/// The same so many times, one behind the other.
+pub fn folded(things: usize, times: usize) -> CubeCount {
     const SIDE: usize = 32_768;
-    CubeCount::Static(things.min(SIDE) as u32, things.div_ceil(SIDE) as u32, 1)
+    CubeCount::Static(things.min(SIDE) as u32, things.div_ceil(SIDE) as u32, times as u32)
 }
 
 /// One unit each.

@@ -5,9 +5,12 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::ops::With,
+    super::{
+        ops::{Way, With},
+        weight::{BLOCK, PACKED},
+    },
     cores::{COLUMNS, CORE_DEPTH, CORE_UNITS, ROWS, core_tiles, cores},
-    launch::{UNITS, added, each as each_of, empty_like, in_order, sides},
+    launch::{UNITS, added, each as each_of, empty_like, folded, in_order, sides},
 };
 
 /// Columns of units, and rows of units, in a tile.
@@ -17,26 +20,44 @@ const DEPTH: usize = 16;
 /// How many weights a unit asks for at once, where rows are few.
 const AHEAD: usize = 4;
 
+/// The entry of a stored matrix at a place: a number, or a code in its word, times its block's scale.
+#[cube]
+fn entry_of<W: Numeric>(w: &Tensor<W>, scales: &Tensor<f32>, at: usize, #[comptime] blocks: bool) -> f32 {
+    let mut value = 0.0f32;
+    if comptime!(blocks) {
+        let word = i32::cast_from(w[at / PACKED]);
+        // To the left what is above is dropped, to the right what is below, and the sign stays.
+        let above = i32::cast_from(24usize - at % PACKED * 8usize);
+        value += f32::cast_from((word << above) >> 24i32) * scales[at / BLOCK];
+    } else {
+        value += f32::cast_from(w[at]);
+    }
+    value
+}
+
 /// `x W` in tiles of `16 tall` rows and `16 wide` columns: a cube of 16 × 16 units each.
 ///
 /// The inner dimension is cut into parts of `each`, whose sums lie one below the other. Each step brings a strip of `x`
 /// and of `W`, 16 deep, into shared memory; every unit then has `tall × wide` sums to go on with, in registers.
 #[cube(launch_unchecked)]
-fn tiles<W: Float>(
+fn tiles<W: Numeric>(
     x: &Tensor<f32>,
     w: &Tensor<W>,
+    scales: &Tensor<f32>,
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
     with_bias: u32,
     with_residual: u32,
     each: usize,
+    w_down: usize,
+    w_right: usize,
     #[comptime] tall: usize,
     #[comptime] wide: usize,
     #[comptime] turned: bool,
+    #[comptime] blocks: bool,
 ) {
-    let (m, k, n) = (x.shape(0), x.shape(1), w.shape(1));
-    let (w_down, w_right) = (w.stride(0), w.stride(1));
+    let (m, k, n) = (x.shape(0), x.shape(1), out.shape(1));
     let rows = comptime!(SIDE * tall);
     let columns = comptime!(SIDE * wide);
     let (row_0, column_0) = (CUBE_POS_Y as usize * rows, CUBE_POS_X as usize * columns);
@@ -74,7 +95,8 @@ fn tiles<W: Float>(
             }
             let mut value = 0.0f32;
             if column_0 + column < n && k_0 + deep < end {
-                value = f32::cast_from(w[(k_0 + deep) * w_down + (column_0 + column) * w_right]);
+                let at = (k_0 + deep) * w_down + (column_0 + column) * w_right;
+                value = entry_of::<W>(w, scales, at, blocks);
             }
             ws[deep * columns + column] = value;
         }
@@ -119,21 +141,24 @@ fn tiles<W: Float>(
 /// `each`; the sums of parts lie one below the other. It is made for up to `most` rows, so that there are four such
 /// kernels and not eight; of fewer the last is computed again and not written.
 #[cube(launch_unchecked)]
-fn few_rows<W: Float>(
+fn few_rows<W: Numeric>(
     x: &Tensor<f32>,
     w: &Tensor<W>,
+    scales: &Tensor<f32>,
     bias: &Tensor<f32>,
     residual: &Tensor<f32>,
     out: &mut Tensor<f32>,
     with_bias: u32,
     with_residual: u32,
     each: usize,
+    w_down: usize,
+    w_right: usize,
     #[comptime] most: usize,
     #[comptime] lanes: usize,
     #[comptime] turned: bool,
+    #[comptime] blocks: bool,
 ) {
-    let (m, k, n) = (x.shape(0), x.shape(1), w.shape(1));
-    let (w_down, w_right) = (w.stride(0), w.stride(1));
+    let (m, k, n) = (x.shape(0), x.shape(1), out.shape(1));
     let columns = comptime!(UNITS / lanes);
     let unit = UNIT_POS as usize;
     let mut lane = unit / columns;
@@ -142,13 +167,15 @@ fn few_rows<W: Float>(
         lane = unit % lanes;
         within = unit / lanes;
     }
-    let column = CUBE_POS_X as usize * columns + within;
+    // Cubes of columns are folded: WebGPU takes 65,535 along each side of a grid.
+    let first = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize * columns;
+    let column = first + within;
     let mut sums = Array::<f32>::new(most);
     #[unroll]
     for i in 0..most {
         sums[i] = 0.0f32;
     }
-    let begin = CUBE_POS_Y as usize * each;
+    let begin = CUBE_POS_Z as usize * each;
     let end = min(begin + each, k);
     if column < n {
         let mut deep = begin + lane;
@@ -159,7 +186,8 @@ fn few_rows<W: Float>(
             for j in 0..AHEAD {
                 let mut weight = 0.0f32;
                 if deep + j * lanes < end {
-                    weight = f32::cast_from(w[(deep + j * lanes) * w_down + column * w_right]);
+                    let at = (deep + j * lanes) * w_down + column * w_right;
+                    weight = entry_of::<W>(w, scales, at, blocks);
                 }
                 weights[j] = weight;
             }
@@ -181,11 +209,11 @@ fn few_rows<W: Float>(
         shared[(i * columns + within) * lanes + lane] = sums[i];
     }
     sync_cube();
-    let below = CUBE_POS_Y as usize * m;
+    let below = CUBE_POS_Z as usize * m;
     let mut entry = unit;
     while entry < m * columns {
         let (row, within) = (entry / columns, entry % columns);
-        let column = CUBE_POS_X as usize * columns + within;
+        let column = first + within;
         if column < n {
             let mut value = 0.0f32;
             for lane in 0..lanes {
@@ -265,32 +293,59 @@ fn part(k: usize, cubes: usize) -> usize {
     k.div_ceil(parts).next_multiple_of(CORE_DEPTH)
 }
 
+/// A matrix as kernels read it.
+struct Stored {
+    /// Its numbers, or words of codes.
+    numbers: CubeTensor,
+    /// Of blocks; otherwise nothing that is read.
+    scales: CubeTensor,
+    columns: usize,
+    /// How far the next row is, and the next column, in numbers or codes.
+    steps: [usize; 2],
+    blocks: bool,
+}
+
 /// `x [m, k]` by `W [k, n]`, whichever way `W` lies and in whichever precision it is stored, and what is added.
 pub fn product(x: CubeTensor, w: CubeTensor, bias: CubeTensor, residual: CubeTensor, with: With) -> CubeTensor {
-    match w.dtype {
-        DType::F16 => product_of::<half::f16>(x, w, bias, residual, with),
-        _ => product_of::<f32>(x, w, bias, residual, with),
+    let steps = |w: &CubeTensor| [w.meta.strides()[0], w.meta.strides()[1]];
+    let w = if steps(&w).contains(&1) { w } else { into_contiguous(w) };
+    let x = in_order(x);
+    let stored = Stored { columns: sides(&w)[1], steps: steps(&w), scales: x.clone(), blocks: false, numbers: w };
+    match stored.numbers.dtype {
+        DType::F16 => product_of::<half::f16>(x, stored, bias, residual, with),
+        _ => product_of::<f32>(x, stored, bias, residual, with),
     }
 }
 
-fn product_of<W: Float>(
+/// The same with a matrix in blocks, or with it turned.
+pub fn product_of_blocks(
     x: CubeTensor,
-    w: CubeTensor,
+    words: CubeTensor,
+    scales: CubeTensor,
     bias: CubeTensor,
     residual: CubeTensor,
     with: With,
+    way: Way,
 ) -> CubeTensor {
-    let x = in_order(x);
-    let lies = |w: &CubeTensor| (w.meta.strides()[0] == 1, w.meta.strides()[1] == 1);
-    let w = if lies(&w) == (false, false) { into_contiguous(w) } else { w };
-    let turned = !lies(&w).1;
+    let (words, scales) = (into_contiguous(words), in_order(scales));
+    let [outputs, of_output] = sides(&words);
+    let padded = of_output * PACKED;
+    // An output's inputs lie side by side.
+    let (columns, steps) = if way.back { (way.d_in, [padded, 1]) } else { (outputs, [1, padded]) };
+    let stored = Stored { numbers: words, scales, columns, steps, blocks: true };
+    product_of::<i32>(in_order(x), stored, bias, residual, with)
+}
+
+fn product_of<W: Numeric>(x: CubeTensor, w: Stored, bias: CubeTensor, residual: CubeTensor, with: With) -> CubeTensor {
+    let Stored { numbers: w, scales, columns: n, steps: [w_down, w_right], blocks } = w;
+    let turned = w_right != 1;
     let half = w.dtype == DType::F16;
     let bias = if with.bias { in_order(bias) } else { x.clone() };
     let residual = if with.residual { in_order(residual) } else { x.clone() };
-    let ([m, k], [_, n]) = (sides(&x), sides(&w));
+    let [m, k] = sides(&x);
     let out = empty_like(&x, [m, n]);
     let client = out.client.clone();
-    let cut = Cut::of(m, k, n, cores(&client));
+    let cut = Cut::of(m, k, n, !blocks && cores(&client));
     let lanes = if turned { 32 } else { 8 };
     let each = match cut {
         Cut::FewRows => part(k, n.div_ceil(UNITS / lanes)),
@@ -301,25 +356,30 @@ fn product_of<W: Float>(
     let (whole, to) = (parts == 1, if parts == 1 { out.clone() } else { empty_like(&x, [parts * m, n]) });
     let (with_bias, with_residual) = (u32::from(with.bias), u32::from(with.residual));
     let (own_bias, own_residual) = if whole { (with_bias, with_residual) } else { (0, 0) };
-    let [x, w, b, r, into] = [x, w, bias.clone(), residual.clone(), to.clone()].map(CubeTensor::into_tensor_arg);
+    let [x, w, s, b, r, into] =
+        [x, w, scales, bias.clone(), residual.clone(), to.clone()].map(CubeTensor::into_tensor_arg);
     // SAFETY: units look at no row, column or depth beyond the last.
     unsafe {
         match cut {
             Cut::FewRows => few_rows::launch_unchecked::<W>(
                 &client,
-                CubeCount::Static(n.div_ceil(UNITS / lanes) as u32, parts as u32, 1),
+                folded(n.div_ceil(UNITS / lanes), parts),
                 CubeDim::new_1d(UNITS as u32),
                 x,
                 w,
+                s,
                 b,
                 r,
                 into,
                 own_bias,
                 own_residual,
                 each,
+                w_down,
+                w_right,
                 m.next_power_of_two(),
                 lanes,
                 turned,
+                blocks,
             ),
             Cut::Tiles { tall, wide } => tiles::launch_unchecked::<W>(
                 &client,
@@ -327,15 +387,19 @@ fn product_of<W: Float>(
                 CubeDim::new_1d(UNITS as u32),
                 x,
                 w,
+                s,
                 b,
                 r,
                 into,
                 own_bias,
                 own_residual,
                 each,
+                w_down,
+                w_right,
                 tall,
                 wide,
                 turned,
+                blocks,
             ),
             Cut::Cores => core_tiles::launch_unchecked::<W>(
                 &client,

@@ -14,7 +14,7 @@ mod rotation;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 
-use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, Way, With};
 
 impl Kernels for CubeBackend {
     fn product(
@@ -25,6 +25,18 @@ impl Kernels for CubeBackend {
         with: With,
     ) -> FloatTensor<Self> {
         linear::product(x, weight, bias, residual, with)
+    }
+
+    fn product_of_blocks(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+        way: Way,
+    ) -> FloatTensor<Self> {
+        linear::product_of_blocks(x, words, scales, bias, residual, with, way)
     }
 
     fn normed(

@@ -6,7 +6,7 @@ use half::{f16, slice::HalfFloatSliceExt};
 use super::rows::{in_order, matmul, numbers, share, tensor, width};
 
 /// How many numbers are widened at once: the matrix is never there whole in 32 bits.
-const AT_ONCE: usize = 1 << 21;
+pub const AT_ONCE: usize = 1 << 21;
 
 /// `x W`, widening some columns of `W` at a time.
 pub fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {

@@ -3,6 +3,7 @@
 mod activation;
 mod answers;
 mod attention;
+mod blocks;
 mod descent;
 mod halves;
 mod norm;
@@ -13,9 +14,9 @@ use burn::{
     backend::tensor::{FloatTensor, IntTensor},
     tensor::DType,
 };
-use burn_flex::Flex;
+use burn_flex::{Flex, FlexTensor};
 
-use super::ops::{Kernels, Layout, Pace, Slopes, Turn, With};
+use super::ops::{Kernels, Layout, Pace, Slopes, Turn, Way, With};
 use rows::{in_order, matmul, numbers, share, width};
 
 impl Kernels for Flex {
@@ -26,31 +27,23 @@ impl Kernels for Flex {
         residual: FloatTensor<Self>,
         with: With,
     ) -> FloatTensor<Self> {
-        let mut out = match weight.dtype() {
+        let out = match weight.dtype() {
             DType::F16 => halves::product(&x, &weight),
             _ => in_order(matmul(x, weight)),
         };
-        let columns = width(&out);
-        let bias = with.bias.then(|| in_order(bias));
-        let residual = with.residual.then(|| in_order(residual));
-        let (bias, residual) = (bias.as_ref().map(numbers), residual.as_ref().map(numbers));
-        if bias.is_none() && residual.is_none() {
-            return out;
-        }
-        share(out.storage_mut(), columns, |first, rows| {
-            rows::wide(|| {
-                for (row, out) in rows.chunks_exact_mut(columns).enumerate() {
-                    if let Some(bias) = bias {
-                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-                    }
-                    if let Some(residual) = residual {
-                        let residual = &residual[(first + row) * columns..][..columns];
-                        out.iter_mut().zip(residual).for_each(|(out, residual)| *out += residual);
-                    }
-                }
-            });
-        });
-        out
+        added(out, bias, residual, with)
+    }
+
+    fn product_of_blocks(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        with: With,
+        way: Way,
+    ) -> FloatTensor<Self> {
+        added(blocks::product(&x, &words, &scales, way), bias, residual, with)
     }
 
     fn normed(
@@ -116,6 +109,31 @@ impl Kernels for Flex {
     ) -> FloatTensor<Self> {
         rotation::rotated(joined, cos, sin, turn)
     }
+}
+
+/// A product, and what is added to it.
+fn added(mut out: FlexTensor, bias: FlexTensor, residual: FlexTensor, with: With) -> FlexTensor {
+    let columns = width(&out);
+    let bias = with.bias.then(|| in_order(bias));
+    let residual = with.residual.then(|| in_order(residual));
+    let (bias, residual) = (bias.as_ref().map(numbers), residual.as_ref().map(numbers));
+    if bias.is_none() && residual.is_none() {
+        return out;
+    }
+    share(out.storage_mut(), columns, |first, rows| {
+        rows::wide(|| {
+            for (row, out) in rows.chunks_exact_mut(columns).enumerate() {
+                if let Some(bias) = bias {
+                    out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                }
+                if let Some(residual) = residual {
+                    let residual = &residual[(first + row) * columns..][..columns];
+                    out.iter_mut().zip(residual).for_each(|(out, residual)| *out += residual);
+                }
+            }
+        });
+    });
+    out
 }
 
 impl Slopes for Flex {
