@@ -2,6 +2,8 @@
 
 mod data;
 mod desk;
+#[cfg(unix)]
+mod docs;
 mod edit;
 mod eval;
 mod hub;
