@@ -173,6 +173,7 @@ pub struct SweepChange {
     pub model: Option<String>,
     /// Which records of the template's file of facts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
     pub index: Option<[usize; 2]>,
     /// How they meet the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]

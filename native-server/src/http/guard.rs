@@ -92,11 +92,24 @@ fn check(request: &Request, listen: SocketAddr, token: Option<&Token>) -> Result
     if token.is_some_and(|token| !is_open && !token.is_shown(request.headers())) {
         return refuse(StatusCode::UNAUTHORIZED, "this server asks for its token, which it said when it was started");
     }
-    if request.method() == Method::POST && !is_json(request) {
+    // Where nothing is posted to, the router says so.
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let takes_posts = route.is_none_or(|route| POSTS.contains(&route));
+    if request.method() == Method::POST && takes_posts && !is_json(request) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
     }
     Ok(())
 }
+
+/// The routes that take posts.
+pub(super) const POSTS: &[&str] = &[
+    "/api/jobs",
+    "/api/jobs/{id}/cancel",
+    "/api/jobs/{id}/resume",
+    "/api/sessions",
+    "/api/sessions/{key}/commands",
+    super::TOKEN,
+];
 
 fn is_json(request: &Request) -> bool {
     let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -16,6 +16,7 @@ use utoipa::{
             server's own page or from a program.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
+    components(schemas(Failure)),
     security((), ("token" = [])),
     modifiers(&Token),
     tags(

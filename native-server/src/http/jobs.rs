@@ -68,10 +68,15 @@ pub(super) async fn machine(State(state): State<AppState>) -> Result<Json<Machin
 
 /// Asks for a job. The same key with the same body is the same job.
 #[utoipa::path(
-    post, path = "/api/jobs", tag = "jobs", request_body = JobRequest,
+    post, path = "/api/jobs", tag = "jobs", request_body(content = JobRequest, example = json!({ "parts": 1, "work": { "sweep": { "template": "demo-figure-8",
+        "change": { "model": "demo-nano", "seeds": [0], "edits": [0, 1], "limit": 2 } } } })),
     params(("Idempotency-Key" = Option<String>, Header, description = "What the client calls its request",
         min_length = 1, max_length = 200, pattern = "^[!-~]{1,200}$")),
-    responses((status = 201, body = Job, description = "It is kept"),
+    responses((status = 201, body = Job, description = "It is kept", links(
+            ("job" = (operation_id = "job", parameters(("id" = "$response.body#/id")))),
+            ("cancel" = (operation_id = "cancel", parameters(("id" = "$response.body#/id")))),
+            ("files" = (operation_id = "files", parameters(("id" = "$response.body#/id"))))
+        )),
         (status = 200, body = Job, description = "It is the job of the same request, sent before"), Refused)
 )]
 pub(super) async fn submit(

@@ -105,7 +105,8 @@ const TOKEN: &str = "/api/token";
 
 /// Exchanges the token, a JSON string, for a cookie, because a browser's stream of events sends no header of ours.
 #[utoipa::path(
-    post, path = "/api/token", tag = "machine", request_body = String,
+    post, path = "/api/token", tag = "machine",
+    request_body(content = String, content_type = "application/json"),
     responses((status = 200, description = "The cookie is set"), (status = 204, description = "None is needed"),
         interface::Refused)
 )]

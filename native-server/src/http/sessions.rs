@@ -203,7 +203,7 @@ impl Registry {
         let mut seats = lock(&self.seats);
         if seats.len() >= settings.limits.sessions {
             let message = format!("{} sessions are open, which is the limit; try again later", seats.len());
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
         }
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| io::internal(format!("no random numbers: {error}")))?;

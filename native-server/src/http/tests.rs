@@ -342,7 +342,7 @@ async fn idle_sessions_make_room_for_others() {
     let limits = Limits { sessions: 1, ..Limits::default() };
     let service = service_with(limits);
     service.create().await;
-    check(service.ask(post("/api/sessions")).await, StatusCode::SERVICE_UNAVAILABLE, "the limit");
+    check(service.ask(post("/api/sessions")).await, StatusCode::TOO_MANY_REQUESTS, "the limit");
     let service = service_with(Limits { idle: Duration::ZERO, ..limits });
     let first = service.create().await;
     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -364,4 +364,9 @@ fn the_description_in_the_documents_is_what_the_routes_say() {
     for route in ["/api/jobs", "/api/jobs/{id}/rows/{file}", "/api/sessions/{key}/commands", "/readyz"] {
         assert!(described["paths"][route].is_object(), "{route}");
     }
+    // What other pages may make a browser send is asked of every one of them.
+    let paths = described["paths"].as_object().unwrap().iter();
+    let posts: std::collections::BTreeSet<&str> =
+        paths.filter(|(_, routes)| routes.get("post").is_some()).map(|(path, _)| path.as_str()).collect();
+    assert_eq!(posts, guard::POSTS.iter().copied().collect());
 }
