@@ -89,3 +89,14 @@ pub fn check_said(text: &str, parts: &[&str]) {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
 }
+
+/// A text of the demo world, a sentence a line.
+pub fn corpus() -> String {
+    let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/../static/facts/demo_zsre.json");
+    let facts: Vec<Value> = serde_json::from_str(&fs::read_to_string(facts).expect("reads")).expect("JSON");
+    let sentence = |fact: &Value| {
+        let [asked, answer] = ["src", "alt"].map(|field| fact[field].as_str().unwrap_or_default().to_owned());
+        format!("{asked} {answer}\n")
+    };
+    facts.iter().map(sentence).collect()
+}

@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    desk::{check_refused, rectify},
+    desk::{check_refused, corpus, rectify},
     jobs::statics,
 };
 
@@ -39,7 +39,7 @@ fn floats(values: &[f64]) -> Vec<u8> {
 }
 
 /// The matrix in a file of ours, and how many tokens it says.
-fn moment(path: &Path) -> (Vec<f64>, String) {
+pub fn moment(path: &Path) -> (Vec<f64>, String) {
     let bytes = fs::read(path).expect("reads");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("safetensors");
     let tokens = header.metadata().as_ref().expect("metadata")["tokens"].clone();
@@ -58,11 +58,11 @@ fn sums_of_rome_s_program_become_the_average_that_ours_gathers() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let text = |name: &str| at(name).display().to_string();
-    fs::write(at("corpus.txt"), "Willa Farolde was born in the city of Juniport.\nOsric lives in Carrowland.\n")
-        .expect("writes");
-    let (corpus, ours, theirs) = (text("corpus.txt"), text("ours"), text("theirs"));
+    let facts = format!("{}/facts/demo_zsre.json", statics());
+    fs::write(at("corpus.txt"), corpus()).expect("writes");
+    let (text_file, ours, theirs) = (text("corpus.txt"), text("ours"), text("theirs"));
     let gather =
-        ["stats", "--model", "demo-nano", "--text", &corpus, "--layers", "1", "--tokens", "1000", "--out", &ours];
+        ["stats", "--model", "demo-nano", "--text", &text_file, "--layers", "1", "--tokens", "4000", "--out", &ours];
     assert!(rectify(&gather).status.success());
     let (matrix, tokens) = moment(&at("ours/moment.1.safetensors"));
     let (count, width) = (tokens.parse::<i64>().expect("a number"), matrix.len().isqrt());
@@ -92,7 +92,6 @@ fn sums_of_rome_s_program_become_the_average_that_ours_gathers() {
     let largest = matrix.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
     // Their sums are kept in 32 bits.
     assert!(matrix.iter().zip(&imported).all(|(ours, theirs)| (ours - theirs).abs() <= 1e-6 * largest));
-    let facts = format!("{}/facts/demo_zsre.json", statics());
     let edit = ["edit", "--model", "demo-nano", "--facts", &facts, "--index", "0", "--method", "rome", "--layer", "1"];
     let edited = rectify(&[&edit[..], &["--covariance", &theirs, "--allow-harm", "--json"]].concat());
     assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
@@ -112,5 +111,5 @@ fn sums_of_rome_s_program_become_the_average_that_ours_gathers() {
     odd[1] = f64::NAN;
     refused(&whole("nan.npz", &odd, &shape, count), "1", &["mom2.mom2 holds NaN at 0, 1"]);
     refused(&npz(&at("other.npz"), &[("arr_0", npy("<f4", "(1,)", &[0; 4]))]), "1", &["has no mom2.count", "arr_0"]);
-    refused(&corpus, "1", &["no archive of NumPy's"]);
+    refused(&text_file, "1", &["no archive of NumPy's"]);
 }

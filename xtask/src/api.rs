@@ -13,7 +13,7 @@ use crate::{
     Args,
     python::from_pypi,
     setup::tools,
-    shell::{run, say, target_dir},
+    shell::{root, run, say, target_dir},
     web,
 };
 
@@ -40,6 +40,7 @@ pub fn check() -> Result<()> {
     }
     let server = Server::start(&folder)?;
     let mut asks = Command::new(schemathesis);
+    asks.arg("--config-file").arg(root().join("xtask/schemathesis.toml"));
     asks.args(["run", &format!("{}/openapi.json", server.address), "--exclude-path-regex", NOT_ASKED]);
     asks.args(["--max-examples", "40", "--seed", "1", "--request-timeout", "20", "--no-color"]);
     run(asks.current_dir(&folder))

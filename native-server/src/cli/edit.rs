@@ -228,9 +228,11 @@ fn say_what_failed(document: &RunReport) {
     let missed: Vec<&FactReport> = facts.filter(|fact| fact.reliability < 1.0).collect();
     let all: usize = document.operations.iter().map(|operation| operation.facts.len()).sum();
     let Some(first) = missed.first() else { return };
+    let optimises = document.command.spec.editor.value().is_some();
+    let steps = if optimises { ", more steps (--set v_num_grad_steps=…)" } else { "" };
     io::warn(&format!(
-        "{} of {all} edits did not take: the model does not answer {:?} to {:?}; other layers, more steps \
-         (--set v_num_grad_steps=…) or another method may do it",
+        "{} of {all} edits did not take: the model does not answer {:?} to {:?}; other layers{steps} or another \
+         method may do it",
         missed.len(),
         first.target_new,
         first.prompt

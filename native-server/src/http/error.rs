@@ -6,6 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rectify_protocol::{Failure, Kind};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// A failure on its way out.
 #[derive(Debug)]
@@ -44,6 +46,38 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
         response
+    }
+}
+
+/// The value that a body holds.
+///
+/// # Errors
+///
+/// When it holds another. A list is never taken for a value with named fields, as serde would by the order of fields.
+pub(super) fn read<T: DeserializeOwned + Serialize>(what: &str, body: &[u8]) -> Result<T, Refusal> {
+    let wrong =
+        |problem: &dyn std::fmt::Display| Refusal::new(StatusCode::BAD_REQUEST, format!("not {what}: {problem}"));
+    let value: T = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    let said: Value = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    let meant = serde_json::to_value(&value).map_err(|error| wrong(&error))?;
+    match list_for_object(&said, &meant) {
+        Some(place) => Err(wrong(&format_args!("{place} is a list; an object with named fields is expected"))),
+        None => Ok(value),
+    }
+}
+
+/// Where a list was said and an object meant.
+fn list_for_object(said: &Value, meant: &Value) -> Option<String> {
+    match (said, meant) {
+        (Value::Array(_), Value::Object(_)) => Some("the value".into()),
+        (Value::Object(said), Value::Object(meant)) => said.iter().find_map(|(name, said)| {
+            let place = list_for_object(said, meant.get(name)?)?;
+            Some(if place == "the value" { name.clone() } else { format!("{name}.{place}") })
+        }),
+        (Value::Array(said), Value::Array(meant)) => {
+            said.iter().zip(meant).find_map(|(said, meant)| list_for_object(said, meant))
+        }
+        _ => None,
     }
 }
 

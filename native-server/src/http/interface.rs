@@ -3,7 +3,11 @@
 use rectify_protocol::Failure;
 use utoipa::{
     IntoParams, IntoResponses, Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr,
+        schema::{AdditionalProperties, Schema},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 /// What every answer has in common.
@@ -18,7 +22,7 @@ use utoipa::{
     ),
     components(schemas(Failure)),
     security((), ("token" = [])),
-    modifiers(&Token),
+    modifiers(&Token, &Strict),
     tags(
         (name = "jobs", description = "Heavy runs: what was asked for, how far it is, what it found"),
         (name = "machine", description = "What there is to run on, and with"),
@@ -37,6 +41,23 @@ impl Modify for Token {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// A value with one of several names has one of them and nothing else.
+struct Strict;
+
+impl Modify for Strict {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let Some(components) = &mut description.components else { return };
+        for schema in components.schemas.values_mut() {
+            let RefOr::T(Schema::OneOf(choice)) = schema else { continue };
+            for one in &mut choice.items {
+                if let RefOr::T(Schema::Object(named)) = one {
+                    named.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                }
+            }
+        }
     }
 }
 

@@ -17,12 +17,12 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use rectify_figures::{Study, html, table};
-use rectify_protocol::{Failure, Job, JobRequest, JobWork, Kind, Machine, RowsFile};
+use rectify_protocol::{Failure, Job, JobRequest, JobState, JobWork, Kind, Machine, RowsFile};
 use tokio::sync::watch;
 
 use super::{
     AppState,
-    error::Refusal,
+    error::{Refusal, read},
     files::serve_file,
     interface::{FileName, JobId, Refused},
 };
@@ -72,11 +72,7 @@ pub(super) async fn machine(State(state): State<AppState>) -> Result<Json<Machin
         "change": { "model": "demo-nano", "seeds": [0], "edits": [0, 1], "limit": 2 } } } })),
     params(("Idempotency-Key" = Option<String>, Header, description = "What the client calls its request",
         min_length = 1, max_length = 200, pattern = "^[!-~]{1,200}$")),
-    responses((status = 201, body = Job, description = "It is kept", links(
-            ("job" = (operation_id = "job", parameters(("id" = "$response.body#/id")))),
-            ("cancel" = (operation_id = "cancel", parameters(("id" = "$response.body#/id")))),
-            ("files" = (operation_id = "files", parameters(("id" = "$response.body#/id"))))
-        )),
+    responses((status = 201, body = Job, description = "It is kept"),
         (status = 200, body = Job, description = "It is the job of the same request, sent before"), Refused)
 )]
 pub(super) async fn submit(
@@ -86,8 +82,7 @@ pub(super) async fn submit(
 ) -> Result<Response, Refusal> {
     let text =
         String::from_utf8(body.to_vec()).map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the body is not UTF-8"))?;
-    let request: JobRequest = serde_json::from_str(&text)
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a job: {error}")))?;
+    let request: JobRequest = read("a job", text.as_bytes())?;
     let key = key(&headers)?;
     let _turn = state.0.heavy.acquire().await.map_err(|error| Refusal::from(io::internal(error.to_string())))?;
     let submitted = state.with_jobs(move |jobs| jobs.submit(key.as_deref(), &text, request)).await;
@@ -133,7 +128,14 @@ pub(super) async fn cancel(State(state): State<AppState>, Path(id): Path<String>
 /// Goes on with a job that was cancelled or has failed.
 #[utoipa::path(post, path = "/api/jobs/{id}/resume", tag = "jobs", params(JobId), request_body(content = Value, description = "Nothing is read of it"), responses((status = 200, body = Job), Refused))]
 pub(super) async fn resume(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
-    Ok(Json(state.with_jobs(move |jobs| jobs.resume(&id)).await?))
+    let resumed = state.with_jobs(move |jobs| {
+        let job = jobs.job(&id)?;
+        if job.state == JobState::Done { Ok(Err(job)) } else { jobs.resume(&id).map(Ok) }
+    });
+    match resumed.await? {
+        Ok(job) => Ok(Json(job)),
+        Err(_) => Err(Refusal::new(StatusCode::CONFLICT, "the job is done; every result is there")),
+    }
 }
 
 /// Deletes a job that has ended, with its results.

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use super::{
     AppState, Settings,
-    error::Refusal,
+    error::{Refusal, read},
     interface::{Refused, SessionKey},
 };
 use crate::{
@@ -275,8 +275,7 @@ pub(super) async fn command(
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     let seat = state.0.sessions.seat(&key)?;
-    let request: Request = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("not a request: {error}")))?;
+    let request: Request = read("a request", &body)?;
     let mut pending = lock(&seat.pending);
     if let Command::Cancel { request } = request.command {
         pending.iter().filter(|pending| pending.id == request).for_each(|pending| pending.cancel.set());

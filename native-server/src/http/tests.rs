@@ -290,6 +290,20 @@ async fn every_command_ends_in_one_event_and_events_are_replayed() {
 }
 
 #[tokio::test]
+async fn a_list_is_no_object_whose_fields_are_in_order() {
+    let service = service();
+    let key = service.create().await;
+    let path = format!("/api/sessions/{key}/commands");
+    for (body, place) in [
+        (r#"[1, "undo"]"#, "the value"),
+        (r#"{"id": 1, "command": {"ask": ["x", 1, 1]}}"#, "command.ask"),
+        (r#"{"id": 1, "command": {"load": {"bundled": ["demo"]}}}"#, "command.load.bundled"),
+    ] {
+        check(service.ask_with(post(&path), body).await, StatusCode::BAD_REQUEST, &format!("{place} is a list"));
+    }
+}
+
+#[tokio::test]
 async fn a_cancel_names_its_command() {
     let service = service();
     let key = service.create().await;
