@@ -19,7 +19,7 @@ use crate::io::{cannot_read, cannot_write, nobody_else_s};
 pub enum Kind {
     /// `report.json` and `delta*.safetensors`. A new result replaces an old one.
     Edit,
-    /// `moment.LAYER.safetensors`: other layers' files stay.
+    /// `moment.LAYER.safetensors`, and beside them the factors that edits have made of them: other layers' files stay.
     Moments,
     /// `report.json` and `samples.TASK.jsonl`; until then what was measured so far. A new result replaces an old one.
     Eval,
@@ -35,7 +35,9 @@ impl Kind {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
             Self::Eval => [REPORT, PARTIAL].contains(&name) || name.starts_with("samples.") && name.ends_with(".jsonl"),
             Self::Trace => [TRACE, "trace.svg", "traces.jsonl"].contains(&name),
-            Self::Moments => name.starts_with("moment.") && name.ends_with(".safetensors"),
+            Self::Moments => {
+                (name.starts_with("moment.") || name.starts_with("factor.")) && name.ends_with(".safetensors")
+            }
             Self::Model => false,
         }
     }
