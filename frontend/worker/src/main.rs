@@ -65,7 +65,17 @@ fn main() {
                 None => Event::Cancelled,
             };
             RUNNING.set(None);
+            let lost = match &event {
+                Event::Failed(failure) if failure.kind == Kind::Device && server.session.is_some() => {
+                    Some(format!("stopped: {failure}"))
+                }
+                _ => None,
+            };
             post(&Reply { id, event });
+            if let Some(lost) = lost {
+                // A device that failed answers nothing any more, and only another worker is given another.
+                send(&JsValue::from_str(&lost));
+            }
         }
     });
     send(&JsValue::from_str("ready"));
