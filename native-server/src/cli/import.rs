@@ -20,13 +20,13 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The file: …mlp.c_proj_float32_mom2_100000.npz
+    /// The file: …float32_mom2_100000.npz
     #[arg(value_name = "FILE.npz")]
     file: PathBuf,
     /// The model whose keys it is about: a bundled model's id, a folder, or owner/name on the Hugging Face Hub
     #[arg(long)]
     model: String,
-    /// The layer whose keys it is about: the file's name says it, as in transformer.h.13
+    /// The layer whose keys it is about: the file's name says it
     #[arg(long, value_name = "N")]
     layer: usize,
     /// Write moment.LAYER.safetensors into this folder
