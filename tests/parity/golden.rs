@@ -216,9 +216,9 @@ pub fn check_trace(golden: &Golden, array: &str, trace: &[Step]) {
     }
 }
 
-/// Where tests compute: flex, or what `RECTIFY_DEVICE` names and this was built with.
+/// Where tests compute: flex, or what `RECTIFY_TEST_DEVICE` names and this was built with.
 pub fn device() -> Device {
-    match std::env::var("RECTIFY_DEVICE").as_deref() {
+    match std::env::var("RECTIFY_TEST_DEVICE").as_deref() {
         Err(_) | Ok("flex") => Device::flex(),
         #[cfg(feature = "wgpu")]
         Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
@@ -227,7 +227,7 @@ pub fn device() -> Device {
         #[cfg(feature = "cuda")]
         Ok("cuda") => Device::cuda(0),
         Ok(other) => {
-            panic!("RECTIFY_DEVICE is {other:?}, and this was not built with `--features rectify-parity/{other}`")
+            panic!("RECTIFY_TEST_DEVICE is {other:?}, and this was not built with `--features rectify-parity/{other}`")
         }
     }
 }

@@ -68,7 +68,11 @@ fn an_edited_weight_answers_the_value_for_its_key() {
     let tensor = |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
     let delta = Delta::LowRank { left: tensor(left, [12, 1]), right: tensor(right, [1, 12]) };
     // What the edited weight answers is asked of the processor: a card's own products may round their factors.
-    let here = |tensor: Tensor<2>| Tensor::<2>::from_data(tensor.into_data(), &Device::flex());
+    // Copied: where card and processor share memory, what is read may be the tensor's own, which an addition changes.
+    let here = |tensor: Tensor<2>| {
+        let shape = tensor.dims();
+        Tensor::<2>::from_data(TensorData::new(values(tensor), shape), &Device::flex())
+    };
     let (key, before, after) = (here(key), here(weight.clone()), here(weight + delta.dense()));
     let moved = values(key.clone().matmul(after) - key.matmul(before));
     for (moved, missing) in moved.iter().zip(values(missing)) {

@@ -99,7 +99,7 @@ impl<'a> Worker<'a> {
 
     /// Every event of a command.
     #[track_caller]
-    fn request(&mut self, command: Command) -> Vec<Event> {
+    pub fn request(&mut self, command: Command) -> Vec<Event> {
         self.replies(command).iter().map(|text| event(text)).collect()
     }
 

@@ -46,12 +46,12 @@ step() {
 {
     nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null
     for device in $(echo "$DEVICES" | tr , ' '); do
-        export BURN_DEVICE=$device RECTIFY_DEVICE=$device
+        export BURN_DEVICE=$device RECTIFY_TEST_DEVICE=$device
         step 60 "our kernels on $device" told "FAILED|panicked|test result" ./bin/kernels kernels::
         step 90 "golden's numbers on $device" told "FAILED|panicked|test result" ./bin/parity
         step 60 "rates of products on $device" told "TFLOP|panicked" ./bin/kernels rates --ignored --nocapture
     done
-    unset BURN_DEVICE RECTIFY_DEVICE
+    unset BURN_DEVICE RECTIFY_TEST_DEVICE
     if python3 -c 'import torch, transformers' 2>/dev/null; then
         step 400 "edits beside PyTorch's" ./bin/xtask bench card --ours ./bin/bench --shapes "$SHAPES" \
             --devices "$DEVICES" --tokenizer tokenizer.json --repeats "${REPEATS:-3}" --peer-device "${PEER:-cuda}"

@@ -165,6 +165,26 @@ impl Web {
     }
 }
 
+/// Mesa's Vulkan driver that computes on the processor, lavapipe: the file by which Vulkan finds it.
+pub fn lavapipe() -> Result<PathBuf> {
+    const FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
+    let look = || {
+        let files = FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
+        let mut found = files.map(|file| file.path()).filter(|path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("lvp_icd"))
+        });
+        found.next()
+    };
+    if let Some(driver) = look() {
+        return Ok(driver);
+    }
+    if cfg!(target_os = "linux") && find("apt-get").is_some() {
+        let why = "kernels for graphics cards are tested on a Vulkan driver that computes on the processor";
+        apt(&["mesa-vulkan-drivers", "libvulkan1"], why)?;
+    }
+    look().context("there is no lvp_icd*.json among Vulkan's drivers (Debian: apt-get install mesa-vulkan-drivers)")
+}
+
 /// The `tokenizer.json` of a real SentencePiece vocabulary, which tests compare targets on; too large to be shipped.
 pub fn sentence_pieces() -> Result<PathBuf> {
     let folder = tools().join("sentence-pieces");

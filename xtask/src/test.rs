@@ -1,13 +1,13 @@
 //! Every test there is, counted together; and what CI checks besides.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::{
     Args, api, deny, edges,
-    setup::{Browser, Web, sentence_pieces},
+    setup::{Browser, Web, lavapipe, sentence_pieces},
     shell::{cargo, run, run_watched, say, web_target_dir},
     tidy, web, wheel,
 };
@@ -32,7 +32,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ("RECTIFY_REAL_TEXT", "its perplexity: WikiText-2's validation text"),
     ("RECTIFY_REAL_DATA", "its answers beside transformers': a folder with the tasks' files"),
     ("RECTIFY_REAL_FACTS", "targets of zsRE and CounterFact on a real vocabulary: a folder with both edit sets"),
-    ("RECTIFY_DEVICE", "golden's numbers and our own kernels on a graphics card: wgpu, vulkan or cuda"),
+    ("RECTIFY_TEST_DEVICE", "golden's numbers and our own kernels on a graphics card: wgpu, vulkan or cuda"),
 ];
 
 /// `cargo xtask ci`. Everything runs, so that one failure does not hide another.
@@ -100,6 +100,14 @@ pub fn test(args: &mut Args) -> Result<()> {
 fn all_tests() -> Result<()> {
     let mut tally = Tally::default();
     tally.step("native tests", native);
+    match lavapipe() {
+        // Whoever names a card has had its tests already.
+        _ if named_card().is_some() => {}
+        Ok(driver) => {
+            tally.step("kernels for graphics cards, on the processor", |tally| on_lavapipe(&driver, tally));
+        }
+        Err(error) => say(format!("SKIPPED, for there is no lavapipe: kernels for graphics cards: {error:#}")),
+    }
     match Web::find_or_install() {
         Ok(web) => {
             tally.step("golden numbers in WebAssembly", |tally| parity_in_browser(&web, tally));
@@ -123,9 +131,7 @@ fn all_tests() -> Result<()> {
 fn native(tally: &mut Tally) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--no-fail-fast"]).args(packages());
-    if let Ok(device) = std::env::var("RECTIFY_DEVICE")
-        && device != "flex"
-    {
+    if let Some(device) = named_card() {
         // The kernels' own tests compute on burn's default device.
         test.args(["--features", &format!("rectify-parity/{device}")]).env("BURN_DEVICE", device);
     }
@@ -138,6 +144,39 @@ fn native(tally: &mut Tally) -> Result<()> {
         }
     }
     tally.count(&mut test)
+}
+
+/// The graphics card that someone named.
+fn named_card() -> Option<String> {
+    std::env::var("RECTIFY_TEST_DEVICE").ok().filter(|device| device != "flex")
+}
+
+/// What runs on lavapipe of golden's tests: passes, edits of every family against the reference, stored weights. All of
+/// them take half an hour on two cores.
+const ON_LAVAPIPE: &[&str] = &["families::", "forward::", "edits::", "precision::", "laws::an_edited_weight"];
+
+/// Our own kernels, and a part of golden's numbers, on a Vulkan driver that computes on the processor. Through `wgpu`,
+/// which compiles WGSL as a browser does; the path of `vulkan`, through SPIR-V, ends the program there.
+///
+/// Two packages of their own, for nothing else needs what compiles kernels.
+fn on_lavapipe(driver: &Path, tally: &mut Tally) -> Result<()> {
+    let test = |what: &[&str]| {
+        let mut test = cargo();
+        test.args(["test", "--no-fail-fast", "--package", "rectify-core", "--package", "rectify-parity"]);
+        test.args(["--features", "rectify-parity/wgpu"]).args(what);
+        test.envs([("RECTIFY_TEST_DEVICE", "wgpu"), ("BURN_DEVICE", "wgpu")]);
+        // By its old name too, for old loaders.
+        test.env("VK_DRIVER_FILES", driver).env("VK_ICD_FILENAMES", driver);
+        test
+    };
+    say(format!(
+        "of golden's tests these: {}; all of them by VK_DRIVER_FILES={} RECTIFY_TEST_DEVICE=wgpu cargo xtask test",
+        ON_LAVAPIPE.join(", "),
+        driver.display()
+    ));
+    let kernels = tally.count(&mut test(&["--lib", "kernels::"]));
+    let golden = tally.count(&mut test(&[&["--test", "parity", "--"], ON_LAVAPIPE].concat()));
+    kernels.and(golden)
 }
 
 /// Always the same packages, so that cargo chooses the same features of what they share and compiles it once.

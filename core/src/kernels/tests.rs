@@ -1,6 +1,6 @@
 //! Each kernel beside the plain operation: values, and gradients of every input that has one.
 //!
-//! Kernels for processors run in every test, those for cards where one can be used: `RECTIFY_DEVICE=wgpu cargo xtask
+//! Kernels for processors run in every test, those for cards where one can be used: `RECTIFY_TEST_DEVICE=wgpu cargo xtask
 //! test`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};

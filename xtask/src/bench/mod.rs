@@ -43,7 +43,7 @@ const BENCHMARKS: &[Benchmark] = &[
 ];
 
 /// `cargo xtask bench WHAT [--model DIR] [--repeats N] [--python PROGRAM] [--peer-threads N]
-/// [--device NAME] [--precision f32|f16] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]`, and the benchmark's
+/// [--device NAME] [--precision f32|f16|int8] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]`, and the benchmark's
 /// own options.
 pub fn bench(args: &mut Args) -> Result<()> {
     let name = args.word().unwrap_or_default();
@@ -53,7 +53,7 @@ pub fn bench(args: &mut Args) -> Result<()> {
         }
         bail!(
             "no benchmark {name:?}; there are the ones above, all with [--model DIR] [--repeats N] [--python PROGRAM] \
-             [--peer-threads N] [--device NAME] [--precision f32|f16] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]"
+             [--peer-threads N] [--device NAME] [--precision f32|f16|int8] [--peer-device NAME] [--peer-type NAME] [--ours PROGRAM]"
         );
     };
     let model = args.value("--model")?.map_or_else(|| root().join("static/models/demo-gpt2"), PathBuf::from);
