@@ -299,7 +299,11 @@ impl Session {
             .iter()
             .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(broken)?)))
             .collect::<Result<Vec<_>>>()?;
-        let metadata = [("model_hash".to_owned(), opened.loaded.hash.clone())].into();
+        let metadata = [
+            ("model_hash".to_owned(), opened.loaded.hash.clone()),
+            ("precision".to_owned(), opened.loaded.precision.name().to_owned()),
+        ];
+        let metadata = metadata.into();
         serialize(views, Some(metadata)).map_err(broken)
     }
 

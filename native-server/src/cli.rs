@@ -2,7 +2,7 @@
 //! everything else on stderr.
 
 mod ask;
-mod config;
+pub(crate) mod config;
 mod data;
 mod delta;
 mod doctor;
@@ -46,6 +46,9 @@ pub struct Cli {
     command: Subcommands,
     #[command(flatten)]
     place: Place,
+    /// The flags that stand on the command line, and not only in a file of settings or a variable.
+    #[arg(skip)]
+    by_hand: Vec<String>,
 }
 
 /// Where models come from, and how they are read.
@@ -145,7 +148,9 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     place.messages.speak();
     let is_asked = matches!(cli.command, Subcommands::Jobs(_));
     let flags = [("--ignore", !place.ignore.is_empty()), ("--precision", !place.precision.is_default() && !is_asked)];
-    for (flag, given) in flags {
+    for (flag, set) in flags {
+        // What is set for all commands means nothing to the others.
+        let given = set && cli.by_hand.iter().any(|id| flag.trim_start_matches('-') == id);
         if given && !cli.command.reads_a_model() {
             return Err(Failure::bad_input(format!(
                 "{flag} is for commands that read a model: ask, edit, trace, eval, sweep, stats, mend, delta"

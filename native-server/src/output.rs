@@ -31,6 +31,8 @@ pub enum Kind {
 
 impl Kind {
     fn is_own(self, name: &str) -> bool {
+        // What was on its way when a run was killed is of the same kind as what it was to become.
+        let name = name.strip_suffix(".part").and_then(|name| name.rsplit_once('.')).map_or(name, |(name, _)| name);
         match self {
             Self::Edit => name == REPORT || name.starts_with("delta.") && name.ends_with(".safetensors"),
             Self::Eval => [REPORT, PARTIAL].contains(&name) || name.starts_with("samples.") && name.ends_with(".jsonl"),
@@ -138,13 +140,19 @@ impl OutDir {
     fn move_files(&self) -> std::io::Result<()> {
         if matches!(self.kind, Kind::Edit | Kind::Eval | Kind::Trace) {
             // The report goes first, so that no old report ever lies beside new deltas.
-            let mut old: Vec<_> = names(&self.target)?.into_iter().filter(|name| self.kind.is_own(name)).collect();
+            let old = names(&self.target)?.into_iter().filter(|name| self.kind.is_own(name) && name != PARTIAL);
+            let mut old: Vec<_> = old.collect();
             old.sort_by_key(|name| name != REPORT);
             old.iter().try_for_each(|name| fs::remove_file(self.target.join(name)))?;
         }
         let mut new = names(&self.temporary)?;
         new.sort_by_key(|name| name == REPORT);
-        new.iter().try_for_each(|name| fs::rename(self.temporary.join(name), self.target.join(name)))
+        new.iter().try_for_each(|name| fs::rename(self.temporary.join(name), self.target.join(name)))?;
+        // It is needed until everything else is in its place.
+        match fs::remove_file(self.target.join(PARTIAL)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{EditSpec, Fact, Play, Regularizer, TraceSpec};
 
 /// A command and the number its events will carry. Numbers are the asker's and grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// Repeated in every [`crate::Reply`] to this request.
     pub id: u64,
@@ -13,7 +14,7 @@ pub struct Request {
 
 /// What can be asked of a session. One runs at a time; `Cancel` is the exception and ends one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Take up a model; its history starts anew. Ends in [`crate::Event::Loaded`].
     /// The one command an edge serves itself, for only an edge can fetch.

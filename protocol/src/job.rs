@@ -146,7 +146,7 @@ impl JobWork {
         match self {
             Self::Sweep { .. } => Ok(()),
             Self::Evaluation { tasks, limit, .. } => {
-                bounds::entries("tasks", tasks, bounds::POINTS)?;
+                bounds::within("tasks", tasks.len(), 1..=bounds::POINTS)?;
                 limit.map_or(Ok(()), |limit| bounds::within("limit", limit, 1..=bounds::RECORDS))
             }
             Self::Statistics { layers, tokens, .. } => {

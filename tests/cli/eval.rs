@@ -63,8 +63,15 @@ fn a_stopped_evaluation_goes_on_with_the_next_task() {
     assert!(partial.is_file(), "it was stopped after the first task");
     // Another evaluation does not go on with it.
     check_refused(&[&asked[..6], &["50", "--out", &out_text]].concat(), &["report.partial.json", "another"]);
+    // Nor with numbers that somebody changed.
+    let whole = fs::read_to_string(&partial).expect("reads");
+    fs::write(&partial, whole.replacen("\"tokens\": ", "\"tokens\": 9", 1)).expect("writes");
+    check_refused(&args, &["report.partial.json", "was changed"]);
+    fs::write(&partial, whole).expect("writes");
+    // What was on its way when it was killed is in nobody's way.
+    fs::write(out.join("report.partial.json.0123456789abcdef.part"), "half").expect("writes");
     let output = rectify(&args);
-    assert!(output.status.success());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stderr).contains("resuming after"));
     assert!(!partial.exists());
     let whole = here.path().join("whole").display().to_string();

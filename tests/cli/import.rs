@@ -110,6 +110,12 @@ fn sums_of_rome_s_program_become_the_average_that_ours_gathers() {
     refused(&whole("odd.npz", &odd, &shape, count), "1", &["not symmetric at 1, 0"]);
     odd[1] = f64::NAN;
     refused(&whole("nan.npz", &odd, &shape, count), "1", &["mom2.mom2 holds NaN at 0, 1"]);
+    // A bit of a number that is no more what was written.
+    let mut bytes = fs::read(&file).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    fs::write(at("flipped.npz"), bytes).expect("writes");
+    refused(&text("flipped.npz"), "1", &["mom2.mom2 cannot be read"]);
     refused(&npz(&at("other.npz"), &[("arr_0", npy("<f4", "(1,)", &[0; 4]))]), "1", &["has no mom2.count", "arr_0"]);
     refused(&text_file, "1", &["no archive of NumPy's"]);
 }

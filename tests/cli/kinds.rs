@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::{
-    desk::{corpus, document, rectify},
+    desk::{check_refused, corpus, document, rectify},
     import::moment,
     jobs::{Server, check_job, statics},
 };
@@ -136,6 +137,49 @@ fn work_goes_on_after_its_server_was_killed_and_is_found_done() {
     let data = shelf.join("tasks/demo").display().to_string();
     let report = document(&["eval", "--model", "demo-nano", "--data", &data, "--limit", "40", "--json"]).to_string();
     assert_eq!(scores(&fs::read_to_string(found.join("report.json")).expect("reads")), scores(&report));
+}
+
+/// A job is what its request says, whatever the one who runs the server has in a file of settings.
+#[test]
+fn a_job_reads_no_settings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().join("settings.toml");
+    fs::write(&settings, "precision = \"f16\"\n[eval]\nlimit = 3\n[serve]\nat-once = 2\n").expect("writes");
+    let variables = [("RECTIFY_CONFIG", settings.into_os_string()), ("RECTIFY_MESSAGES", "json".into())];
+    let server = Server::with(&folder.path().join("jobs"), &["--messages", "text"], &variables);
+    let id = server.asked(&["eval", "--model", "demo-nano", "--data", "demo", "--tasks", "nli", "--limit", "9"]);
+    assert_eq!(server.ended(&id)["state"], "done");
+    let (_, report) = server.ask("GET", &format!("/api/jobs/{id}/report.json"), &[], "");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["tasks"][0]["scores"]["n"], &report["precision"]), (&json!(9), &Value::Null), "{report}");
+}
+
+/// Sums of a model in another precision are sums of other keys.
+#[test]
+fn statistics_of_another_precision_are_not_gone_on_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(folder.path().join("corpus.txt"), corpus()).expect("writes");
+    let (file, out) = (text("corpus.txt"), text("out"));
+    let args = ["stats", "--model", "demo-nano", "--text", &file, "--layers", "1", "--tokens", "100000", "--out", &out];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rectify"));
+    let mut child = child.args(args).args(["--precision", "int8"]).stderr(Stdio::null()).spawn().expect("starts");
+    let partial = folder.path().join("out/moment.partial.safetensors");
+    while !partial.is_file() && child.try_wait().expect("waits").is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("kills");
+    child.wait().expect("waits");
+    assert!(partial.is_file(), "it was stopped in the middle");
+    check_refused(&args, &["moment.partial.safetensors", "another model, precision"]);
+    let fewer = [&args[..7], &["--tokens", "9", "--out", &out, "--precision", "int8"]].concat();
+    check_refused(&fewer, &["already"]);
+    assert!(rectify(&[&args[..], &["--precision", "int8"]].concat()).status.success());
+    let (_, header) =
+        SafeTensors::read_metadata(&fs::read(folder.path().join("out/moment.1.safetensors")).expect("reads"))
+            .map(|(size, header)| (size, header.metadata().clone().expect("metadata")))
+            .expect("safetensors");
+    assert_eq!(header["precision"], "int8");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_run_is_dispatched_left_alone_and_found_done_by_its_link() {
         page.run("return document.querySelectorAll('#run-view svg').length", json!([])).as_u64() > Some(0)
     });
     let text = page.text(RUN_VIEW).unwrap_or_default();
-    assert!(text.contains("every row is there") && text.contains("reliability"), "{text}");
+    assert!(text.contains("every result is there") && text.contains("reliability"), "{text}");
     let report =
         page.run("return fetch(document.querySelector('#run-view a').href).then(answer => answer.status)", json!([]));
     assert_eq!(report.as_u64(), Some(200));

@@ -7,6 +7,7 @@ use std::{
 
 use burn::tensor::Tensor;
 use faer::MatRef;
+use rectify_protocol::Precision;
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
@@ -73,6 +74,11 @@ impl Moment {
             Some(_) => {}
             None => warnings.push(format!("{file} does not say which model it was made for")),
         }
+        let precision = metadata.get("precision").map_or(Precision::F32.name(), String::as_str);
+        if precision != of.precision.name() {
+            let ours = of.precision;
+            warnings.push(format!("{file} was made by a model stored in {precision}, this one is stored in {ours}"));
+        }
         if let Some(stored) = metadata.get("layer").filter(|stored| **stored != layer.to_string()) {
             return Err(Error::bad_file(file, format!("was made for layer {stored}, not {layer}")));
         }
@@ -94,6 +100,7 @@ impl Moment {
             ("document_length".to_owned(), of.model.shape().context.to_string()),
             ("computed_in".to_owned(), "f32, summed in f64".to_owned()),
             ("model_hash".to_owned(), of.hash.clone()),
+            ("precision".to_owned(), of.precision.name().to_owned()),
             ("layer".to_owned(), layer.to_string()),
         ]);
         write_square(MOMENT, self.matrix.iter().copied(), self.d_mlp, small, metadata)
@@ -371,11 +378,12 @@ impl Accumulator {
             ("documents".to_owned(), self.documents.to_string()),
             ("corpus_hash".to_owned(), corpus.hash.clone()),
             ("model_hash".to_owned(), of.hash.clone()),
+            ("precision".to_owned(), of.precision.name().to_owned()),
         ]);
         serialize(views.collect::<Result<Vec<_>>>()?, Some(metadata)).map_err(broken)
     }
 
-    /// Takes up what [`Self::to_bytes`] wrote; nothing when it is of another model, corpus or other layers.
+    /// Takes up what [`Self::to_bytes`] wrote; nothing when it is of another model, precision, corpus or other layers.
     ///
     /// # Errors
     ///
@@ -393,7 +401,12 @@ impl Accumulator {
         let tensors = open(file, bytes)?;
         let same_layers =
             tensors.len() == layers.len() && layers.iter().all(|layer| tensors.tensor(&layer.to_string()).is_ok());
-        if !is("model_hash", &of.hash) || !is("corpus_hash", &corpus.hash) || !same_layers {
+        let precision = metadata.get("precision").map_or(Precision::F32.name(), String::as_str);
+        if precision != of.precision.name()
+            || !is("model_hash", &of.hash)
+            || !is("corpus_hash", &corpus.hash)
+            || !same_layers
+        {
             return Ok(None);
         }
         let number = |name: &str| {

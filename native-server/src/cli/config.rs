@@ -12,17 +12,21 @@
 //! ```
 
 use std::{
+    cell::Cell,
     env,
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, parser::ValueSource};
 use rectify_protocol::{Failure, nearest, unknown};
 use toml::{Table, Value};
 
 use super::Cli;
 use crate::io;
+
+/// What stands for no file, where somebody wants none.
+pub const NONE: &str = "none";
 
 /// The variable that names the file.
 const FILE: &str = "RECTIFY_CONFIG";
@@ -53,11 +57,19 @@ impl Cli {
     pub fn settled() -> Result<Self, Failure> {
         let words: Vec<OsString> = env::args_os().collect();
         let file = file(&words);
-        let mut command = by_variable(Self::command());
-        if let Some(path) = &file {
+        let mut command = Self::command();
+        // Who asks what there is gets an answer, whatever is wrong with the file.
+        let informs = ["--help", "-h", "--version", "-V", "help", "completions", "man"];
+        if let Some(path) =
+            file.as_ref().filter(|_| !words.iter().skip(1).any(|word| informs.iter().any(|it| word == it)))
+        {
             command = by_file(command, path)?;
         }
-        let read = |matches: ArgMatches| Self::from_arg_matches(&matches);
+        command = by_variable(command);
+        let read = |matches: ArgMatches| {
+            let by_hand = given_by_hand(&matches);
+            Self::from_arg_matches(&matches).map(|cli| Self { by_hand, ..cli })
+        };
         let cli = command.try_get_matches_from(words).and_then(read);
         cli.map_err(|error| {
             if let Some(path) = file.filter(|_| error.use_stderr()) {
@@ -66,6 +78,16 @@ impl Cli {
             error.exit()
         })
     }
+}
+
+/// The flags that stand on the command line.
+fn given_by_hand(matches: &ArgMatches) -> Vec<String> {
+    let mut leaf = matches;
+    while let Some((_, below)) = leaf.subcommand() {
+        leaf = below;
+    }
+    let by_hand = |id: &&clap::Id| leaf.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    leaf.ids().filter(by_hand).map(|id| id.as_str().to_owned()).collect()
 }
 
 /// The file that somebody names, or the one where such files usually are.
@@ -82,15 +104,20 @@ pub(super) fn file(words: &[OsString]) -> Option<PathBuf> {
     let usual = || {
         let folder =
             variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".config")))?;
-        Some(folder.join("rectify/config.toml")).filter(|path| path.is_file())
+        // A link that leads nowhere is a mistake, and not no file.
+        Some(folder.join("rectify/config.toml")).filter(|path| path.symlink_metadata().is_ok())
     };
-    named.map(PathBuf::from).or_else(usual)
+    named.map(PathBuf::from).or_else(usual).filter(|path| path.as_os_str() != NONE)
 }
 
+/// A variable counts as what the file says does: it stands where no flag does.
 fn by_variable(mut command: Command) -> Command {
     for flag in BY_VARIABLE {
         let variable = format!("RECTIFY_{}", flag.to_uppercase().replace('-', "_"));
-        (command, _) = with_flag(command, flag, &|arg| arg.env(variable.clone()).hide_env_values(true));
+        // An empty variable is one that is not set.
+        if let Some(value) = env::var(variable).ok().filter(|value| !value.is_empty()) {
+            (command, _) = with_flag(command, flag, &|arg| arg.default_value(value.clone()).required(false));
+        }
     }
     command
 }
@@ -109,7 +136,12 @@ fn by_table(mut command: Command, table: &Table) -> Result<Command, Failure> {
                 one => vec![text(one)?],
             };
             let flag = key.replace('_', "-");
-            let set = |arg: clap::Arg| arg.default_values(values.clone()).required(false);
+            let takes_one = Cell::new(false);
+            let set = |arg: clap::Arg| {
+                let many = arg.get_value_delimiter().is_some() || matches!(arg.get_action(), ArgAction::Append);
+                takes_one.set(takes_one.get() || !many);
+                arg.default_values(values.clone()).required(false)
+            };
             let found;
             (command, found) = with_flag(command, &flag, &set);
             if !found || flag == "config" {
@@ -117,6 +149,13 @@ fn by_table(mut command: Command, table: &Table) -> Result<Command, Failure> {
                 all_flags(&command, &mut flags);
                 let guess = nearest(&flag, &flags).map(|flag| format!("; did you mean {flag:?}?"));
                 return Err(Failure::bad_input(format!("unknown setting {key:?}{}", guess.unwrap_or_default())));
+            }
+            if values.is_empty() || takes_one.get() && values.len() > 1 {
+                let wanted = if values.is_empty() { "a value" } else { "one value" };
+                return Err(Failure::bad_input(format!("{key} is a list of {}; {wanted} is expected", values.len())));
+            }
+            if table.keys().any(|other| other != key && other.replace('_', "-") == flag) {
+                return Err(Failure::bad_input(format!("{flag} stands there twice")));
             }
             continue;
         };
@@ -146,7 +185,8 @@ fn text(value: &Value) -> Result<String, Failure> {
 
 /// The command with a flag changed wherever it has it, and whether it has it anywhere.
 fn with_flag(mut command: Command, flag: &str, change: &dyn Fn(clap::Arg) -> clap::Arg) -> (Command, bool) {
-    let id = command.get_arguments().find(|arg| arg.get_long() == Some(flag)).map(|arg| arg.get_id().clone());
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
+    let id = own.map(|arg| arg.get_id().clone());
     let mut found = id.is_some();
     if let Some(id) = id {
         command = command.mut_arg(id, change);
@@ -208,6 +248,11 @@ mod tests {
         assert!(complaint("device = 1979-05-27").contains("is no text"));
         assert!(complaint("device =").contains("TOML parse error"));
         assert!(complaint("config = \"other.toml\"").contains("unknown setting"));
+        assert!(
+            complaint("precision = [\"f16\", \"int8\"]").contains("precision is a list of 2; one value is expected")
+        );
+        assert!(complaint("[eval]\ntasks = []").contains("[eval]: tasks is a list of 0"));
+        assert!(complaint("[serve]\nat-once = 2\nat_once = 3").contains("stands there twice"));
         assert!(complaint("[serve]\nlisten = \"nowhere\"").contains("invalid value 'nowhere'"));
     }
 }

@@ -141,6 +141,8 @@ struct Kept {
     of: String,
     /// Each task that is done, and its records.
     done: Vec<(TaskReport, Vec<Item>)>,
+    /// Hash of those: a file that somebody changed is none that was measured.
+    hash: String,
 }
 
 impl SoFar {
@@ -148,13 +150,16 @@ impl SoFar {
     fn open(folder: Option<&Path>, of: String) -> Result<Self, Failure> {
         let file = folder.map(|folder| folder.join(output::PARTIAL));
         let Some(found) = file.as_ref().filter(|file| file.is_file()) else {
-            return Ok(Self { file, kept: Kept { of, done: Vec::new() } });
+            return Ok(Self { file, kept: Kept { of, done: Vec::new(), hash: String::new() } });
         };
         let name = found.display().to_string();
         let kept: Kept = serde_json::from_str(&io::read_text(found)?)
             .map_err(|_| io::another_s(&name, "is no stopped evaluation of this program"))?;
         if kept.of != of {
             return Err(io::another_s(&name, "is the evaluation of another model or edit, or of other records"));
+        }
+        if kept.hash != kept.hashed()? {
+            return Err(io::another_s(&name, "was changed since it was measured"));
         }
         let done: Vec<&str> = kept.done.iter().map(|(task, _)| task.name.as_str()).collect();
         io::say(&format!("resuming after {}", done.join(", ")));
@@ -167,11 +172,18 @@ impl SoFar {
 
     fn keep(&mut self, done: (TaskReport, Vec<Item>)) -> Result<(), Failure> {
         self.kept.done.push(done);
+        self.kept.hash = self.kept.hashed()?;
         let Some(file) = &self.file else { return Ok(()) };
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).map_err(|error| io::cannot_write(folder, &error))?;
         }
         io::write(file, io::to_json(&self.kept)?.as_bytes())
+    }
+}
+
+impl Kept {
+    fn hashed(&self) -> Result<String, Failure> {
+        Ok(io::sha256_of(io::to_json(&self.done)?.as_bytes()))
     }
 }
 

@@ -3,7 +3,11 @@
 //! Such a file is NumPy's archive with the *sum* `Σ k kᵀ` as `mom2.mom2` and the number of keys as `mom2.count`
 //! (<https://github.com/kmeng01/rome/blob/main/util/runningstats.py>, `SecondMoment`); ours holds the average.
 
-use std::{fs::File, io::Write, path::PathBuf};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use npyz::{NpyFile, Order};
 use rectify_core::edit::moments::{Corpus, Moment, too_few};
@@ -107,13 +111,21 @@ impl Sums {
     /// An array of floats or whole numbers with at most `most` entries, and its shape.
     fn array(&mut self, name: &str, most: usize) -> Result<(Vec<f64>, Vec<u64>), Failure> {
         let entries: Vec<String> = self.archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
-        let found = self.archive.by_name(&format!("{name}.npy")).ok().map(NpyFile::new);
         let wrong = |problem: String| Failure::bad_input(format!("{}: {problem}", self.name));
-        let Some(file) = found else {
+        let Ok(entry) = self.archive.by_name(&format!("{name}.npy")) else {
             let holds = entries.join(", ");
             return Err(wrong(format!("has no {name}, as ROME's statistics have; it holds {holds}")));
         };
-        let file = file.map_err(|error| wrong(format!("{name} cannot be read: {error}")))?;
+        // To its end, where its checksum is compared. 64 KiB are more than a header has.
+        let (bound, mut bytes) = (most as u64 * 8 + (64 << 10), Vec::new());
+        entry
+            .take(bound + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| wrong(format!("{name} cannot be read: {error}")))?;
+        if bytes.len() as u64 > bound {
+            return Err(wrong(format!("{name} has more than {bound} bytes; at most {most} numbers are expected")));
+        }
+        let file = NpyFile::new(&bytes[..]).map_err(|error| wrong(format!("{name} cannot be read: {error}")))?;
         let (shape, kind) = (file.shape().to_vec(), file.dtype().descr());
         let entries = shape.iter().try_fold(1_u64, |size, length| size.checked_mul(*length));
         if entries.is_none_or(|entries| entries > most as u64) {

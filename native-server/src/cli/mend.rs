@@ -155,10 +155,10 @@ fn check_out(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|error| io::cannot_write(path, &error))?;
     // What an earlier run left there shows that it can be written, and is still needed.
-    let probe = partial(path);
-    if probe.exists() {
+    if partial(path).exists() {
         return Ok(());
     }
+    let probe = path.with_added_extension(format!("{}.part", io::nobody_else_s()?));
     io::write(&probe, b"")?;
     std::fs::remove_file(&probe).map_err(|error| io::cannot_write(&probe, &error))
 }

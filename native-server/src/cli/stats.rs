@@ -89,13 +89,20 @@ fn gather(args: &Args, place: &Place, out: &mut dyn std::io::Write) -> Result<()
     let of = desk.session.loaded().expect("a desk opens with a model");
     let limit = args.tokens.get();
     let mut sums = Sums::open(args.out.join(PARTIAL), of, &layers, &corpus)?;
+    if sums.so_far.tokens() > limit {
+        let name = args.out.join(PARTIAL).display().to_string();
+        return Err(io::another_s(&name, &format!("holds the sums of {} tokens already", sums.so_far.tokens())));
+    }
     while sums.so_far.tokens() < limit && sums.so_far.documents() < documents.len() {
         let group = &documents[sums.so_far.documents()..];
         let group = &group[..group.len().min(GROUP)];
         let ids = group.iter().map(|text| of.tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
         let mut watch = |done| desk.line.show_count("tokens", done as u64, limit as u64);
         desk.drive(sums.so_far.add(of, &ids, limit, &mut watch))?;
-        sums.keep_now_and_then(of, &corpus)?;
+        // The last document may have been cut at the limit, with which nobody can go on.
+        if sums.so_far.tokens() < limit {
+            sums.keep_now_and_then(of, &corpus)?;
+        }
     }
     for (layer, moment) in sums.so_far.moments()? {
         folder.write(&moment_file(layer), &moment.to_bytes(of, layer, &corpus, args.small)?)?;
@@ -128,7 +135,10 @@ impl Sums {
             match Accumulator::from_bytes(&name, &io::read_bytes(&file)?, of, layers, corpus)? {
                 Some(found) => so_far = found,
                 None => {
-                    return Err(io::another_s(&name, "holds the sums of another model or text, or of other layers"));
+                    return Err(io::another_s(
+                        &name,
+                        "holds the sums of another model, precision or text, or of other layers",
+                    ));
                 }
             }
         }

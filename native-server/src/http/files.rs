@@ -56,7 +56,7 @@ pub(super) async fn model(State(state): State<AppState>, mut request: Request) -
 }
 
 /// Answers a request's conditions (RFC 9110, 13), or takes them away so that nobody answers them again.
-fn decide(headers: &mut HeaderMap, etag: &HeaderValue) -> Option<StatusCode> {
+pub(super) fn decide(headers: &mut HeaderMap, etag: &HeaderValue) -> Option<StatusCode> {
     let names = |headers: &HeaderMap, name: HeaderName| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         let values: Vec<String> = values.flat_map(|value| value.split(',')).map(|tag| tag.trim().to_owned()).collect();

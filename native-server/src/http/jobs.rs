@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::{
     AppState,
     error::{Refusal, read},
-    files::serve_file,
+    files::{decide, serve_file},
     interface::{FileName, JobId, Refused},
 };
 use crate::{
@@ -189,7 +189,7 @@ pub(super) async fn file(
 
 /// A listed file, streamed. Rows are only added and other results written once, so that its size tells its versions
 /// apart.
-pub(super) async fn one_of(files: &[PathBuf], name: &str, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn one_of(files: &[PathBuf], name: &str, mut request: Request) -> Result<Response, Refusal> {
     let found = files.iter().find(|path| path.file_name().is_some_and(|file| file == name));
     let found = found.ok_or_else(|| Refusal::not_found(format!("there is no file {name:?}")))?;
     let size = found.metadata().map_err(|error| Refusal::from(io::cannot_read(found, &error)))?.len();
@@ -198,10 +198,14 @@ pub(super) async fn one_of(files: &[PathBuf], name: &str, request: Request) -> R
         Some("json") => "application/json",
         _ => "application/octet-stream",
     };
-    let mut response = serve_file(found, request).await;
+    let etag = HeaderValue::from_str(&format!("\"{size}\"")).expect("a number in quotes");
+    let mut response = match decide(request.headers_mut(), &etag) {
+        Some(status) => status.into_response(),
+        None => serve_file(found, request).await,
+    };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
-    headers.insert(header::ETAG, HeaderValue::from_str(&format!("\"{size}\"")).expect("a number in quotes"));
+    headers.insert(header::ETAG, etag);
     Ok(response)
 }
 

@@ -192,6 +192,12 @@ async fn sweeps_with_rows_are_listed_and_nothing_else_is_read() {
     check(service.ask(get("/api/sweeps")).await, StatusCode::OK, r#"["one"]"#);
     check(service.ask(get("/api/sweeps/one")).await, StatusCode::OK, r#"[{"name":"rome.jsonl","size":18}]"#);
     check(service.ask(get("/api/sweeps/one/rome.jsonl")).await, StatusCode::OK, "rows\nand half a li");
+    let conditional =
+        |name: &str, value: &str| get("/api/sweeps/one/rome.jsonl").header("range", "bytes=5-7").header(name, value);
+    check(service.ask(conditional("if-range", "\"18\"")).await, StatusCode::PARTIAL_CONTENT, "");
+    check(service.ask(conditional("if-range", "\"17\"")).await, StatusCode::OK, "rows\nand half a li");
+    check(service.ask(conditional("if-none-match", "\"18\"")).await, StatusCode::NOT_MODIFIED, "");
+    check(service.ask(conditional("if-match", "\"18\"")).await, StatusCode::PARTIAL_CONTENT, "");
     let part = get("/api/sweeps/one/rome.jsonl").header("range", "bytes=5-7");
     check(service.ask(part).await, StatusCode::PARTIAL_CONTENT, "and");
     for file in ["table.md", "..%2Fone%2Frome.jsonl", "%2e%2e", "rome.jsonl%00"] {
@@ -300,6 +306,13 @@ async fn a_list_is_no_object_whose_fields_are_in_order() {
         (r#"{"id": 1, "command": {"load": {"bundled": ["demo"]}}}"#, "command.load.bundled"),
     ] {
         check(service.ask_with(post(&path), body).await, StatusCode::BAD_REQUEST, &format!("{place} is a list"));
+    }
+    for body in [
+        r#"{"id": 1, "command": {"evaluate": {"task": "nli", "records": 2, "uneditd": true}}}"#,
+        r#"{"id": 1, "command": {"cancel": {"request": 1, "x": 2}}}"#,
+        r#"{"id": 1, "command": "undo", "id2": 2}"#,
+    ] {
+        check(service.ask_with(post(&path), body).await, StatusCode::BAD_REQUEST, "unknown field");
     }
 }
 

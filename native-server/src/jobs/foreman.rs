@@ -85,7 +85,8 @@ impl Foreman {
         };
         self.shared.change(&record.job.id, |record| {
             record.job.attempt += 1;
-            record.run = Some(Run { parts: parts(record), handle: None, rows_before: rows });
+            record.run =
+                Some(Run { parts: parts(record), handle: None, rows_before: rows, kept_before: work::trace(place) });
             Ok(())
         })?;
         let Some(record) = self.shared.store.record(&record.job.id)? else { return Ok(()) };
@@ -197,12 +198,12 @@ impl Foreman {
         if may_be && work::is_finished(shelf, &record.job.request.work, place)? {
             return self.end(id, JobState::Done, rows, None);
         }
-        let fruitful = record.run.is_some_and(|run| rows > run.rows_before);
+        let fruitful = record.run.is_some_and(|run| rows > run.rows_before || work::trace(place) != run.kept_before);
         let fruitless = if fruitful { 0 } else { record.fruitless + 1 };
         if fruitless >= limit {
             let words = order.parts.iter().map(|part| last_words(&order.log(*part))).find(|words| !words.is_empty());
             let words = words.unwrap_or_else(|| "its processes said nothing".into());
-            let note = format!("{fruitless} attempts in a row added no row: {words}");
+            let note = format!("{fruitless} attempts in a row added nothing: {words}");
             return self.end(id, JobState::Failed, rows, Some(note));
         }
         let again = self.shared.change(id, |record| {

@@ -40,6 +40,9 @@ pub struct Run {
     pub handle: Option<String>,
     /// Rows that were there before.
     pub rows_before: usize,
+    /// What was kept of work that has no rows.
+    #[serde(default)]
+    pub kept_before: Option<String>,
 }
 
 /// Something that happened to a job, for those who watch.

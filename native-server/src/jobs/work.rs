@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::shelf::Shelf;
 use crate::{
+    cli::config,
     io,
     models::{HYPERNETWORK, moment_file},
     output,
@@ -71,7 +72,10 @@ pub(super) fn arguments(
     place: &Place,
     device: &str,
 ) -> Result<Vec<OsString>, Failure> {
-    let mut arguments: Vec<OsString> = vec!["--static".into(), shelf.statics().into()];
+    // What a job computes is what its request says: no file of settings and no variable changes it.
+    let mut arguments: Vec<OsString> =
+        ["--config", config::NONE, "--messages", "text", "--static"].map(Into::into).into();
+    arguments.push(shelf.statics().into());
     let out = match &request.work {
         JobWork::Sweep { .. } => {
             arguments.extend(["sweep".into(), place.spec.clone().into()]);
@@ -142,6 +146,21 @@ fn files(work: &JobWork) -> Vec<String> {
             layers.into_iter().map(moment_file).collect()
         }
     }
+}
+
+/// Something that changes whenever work which is not shared has written down how far it is.
+pub(super) fn trace(place: &Place) -> Option<String> {
+    let entries = std::fs::read_dir(&place.results).ok()?.filter_map(Result::ok);
+    let is_kept = |name: &str| name.ends_with(".partial.json") || name.ends_with(".partial.safetensors");
+    let kept = entries.filter(|entry| is_kept(&entry.file_name().to_string_lossy()));
+    let mut seen: Vec<String> = kept
+        .filter_map(|entry| {
+            let of = entry.metadata().ok()?;
+            Some(format!("{:?} {} {:?}", entry.file_name(), of.len(), of.modified().ok()?))
+        })
+        .collect();
+    seen.sort();
+    (!seen.is_empty()).then(|| seen.join("\n"))
 }
 
 /// How many of those files are there.

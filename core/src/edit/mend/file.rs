@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rectify_protocol::{MendTraining, bounds};
+use rectify_protocol::{MendTraining, Precision, bounds};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +56,7 @@ impl Writer {
         let Origin { settings, data, data_hash, steps } = &network.origin;
         self.metadata.extend([
             ("model_hash".into(), network.model_hash.clone()),
+            ("precision".into(), network.precision.name().into()),
             ("parameters".into(), json_text(&names)?),
             ("settings".into(), settings_text(settings)?),
             ("data".into(), data.clone()),
@@ -141,6 +142,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How the model's matrices were stored; files from before it was chosen do not say so.
+    pub(super) fn precision(&self) -> Result<Precision> {
+        match self.metadata.get("precision") {
+            None => Ok(Precision::F32),
+            Some(name) => name.parse().or_else(|problem: String| self.refuse(problem)),
+        }
+    }
+
     /// A number that the metadata names.
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
         let text = self.text(name)?;
@@ -187,7 +196,7 @@ impl<'a> Reader<'a> {
         let statistics =
             blank.learnt.nets.iter().map(|net| self.statistics(&format!("{prefix}{}", net.name()), net.shape));
         let statistics = statistics.collect::<Result<_>>()?;
-        Ok(Hypernetwork { learnt, statistics, ..blank })
+        Ok(Hypernetwork { learnt, statistics, precision: self.precision()?, ..blank })
     }
 
     /// The matrices that it edits.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rectify_protocol::MendTraining;
+use rectify_protocol::{MendTraining, Precision};
 
 use super::{
     super::{Delta, WeightDelta},
@@ -24,6 +24,8 @@ const BLOCKS: usize = 3;
 pub struct Hypernetwork {
     /// The hash of the model it belongs to.
     pub(super) model_hash: String,
+    /// How the model's matrices were stored while it was trained.
+    pub(super) precision: Precision,
     pub(super) parameters: Vec<Parameter>,
     /// What is trained.
     pub learnt: Learnt,
@@ -104,7 +106,15 @@ impl Hypernetwork {
         let alpha = Tensor::full([1, parameters.len()], origin.settings.edit_lr, &device);
         let statistics = shapes.iter().map(|shape| Statistics::blank(*shape)).collect();
         let learnt = Learnt { nets, alpha };
-        Self { model_hash: of.hash.clone(), parameters, learnt, statistics, origin, hash: None }
+        Self {
+            model_hash: of.hash.clone(),
+            precision: of.precision,
+            parameters,
+            learnt,
+            statistics,
+            origin,
+            hash: None,
+        }
     }
 
     /// The matrices it edits, in order.

@@ -45,6 +45,7 @@ impl Trainer {
     pub fn from_bytes(file: &str, bytes: &[u8], of: &LoadedModel, origin: &Origin) -> Result<Option<Self>> {
         let reader = Reader::open(file, bytes)?;
         let same = reader.text("model_hash")? == of.hash
+            && reader.precision()? == of.precision
             && reader.text("data_hash")? == origin.data_hash
             && reader.text("settings")? == settings_text(&origin.settings)?;
         if !same {
