@@ -157,12 +157,10 @@ const ON_LAVAPIPE: &[&str] = &["families::", "forward::", "edits::", "precision:
 
 /// Our own kernels, and a part of golden's numbers, on a Vulkan driver that computes on the processor. Through `wgpu`,
 /// which compiles WGSL as a browser does; the path of `vulkan`, through SPIR-V, ends the program there.
-///
-/// Two packages of their own, for nothing else needs what compiles kernels.
 fn on_lavapipe(driver: &Path, tally: &mut Tally) -> Result<()> {
     let test = |what: &[&str]| {
         let mut test = cargo();
-        test.args(["test", "--no-fail-fast", "--package", "rectify-core", "--package", "rectify-parity"]);
+        test.args(["test", "--no-fail-fast"]).args(packages());
         test.args(["--features", "rectify-parity/wgpu"]).args(what);
         test.envs([("RECTIFY_TEST_DEVICE", "wgpu"), ("BURN_DEVICE", "wgpu")]);
         // By its old name too, for old loaders.
