@@ -9,7 +9,7 @@ use rectify_protocol::Failure;
 pub struct Order {
     /// A name of its own, by which what was begun is found again.
     pub name: String,
-    /// The program and its arguments. `--part` follows where the work is divided.
+    /// The program and its arguments; empty where it is only looked for. `--part` follows where the work is divided.
     pub command: Vec<OsString>,
     /// Which parts.
     pub parts: Vec<usize>,

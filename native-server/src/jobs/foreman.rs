@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     fs,
     io::{BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -94,7 +93,10 @@ impl Foreman {
     }
 
     fn submit(&mut self, record: &Record, place: &Place) -> Result<(), Failure> {
-        let order = self.order(record, place)?;
+        let mut order = self.order(record, place);
+        let Settings { program, shelf, device, .. } = &self.shared.settings;
+        order.command.push(program.into());
+        order.command.extend(work::arguments(shelf, &record.job.request, place, device.name())?);
         fs::create_dir_all(&order.folder).map_err(|error| io::cannot_write(&order.folder, &error))?;
         let handle = self.dispatcher.submit(&order)?;
         self.known_by(&record.job.id, handle)
@@ -102,7 +104,7 @@ impl Foreman {
 
     /// After a stop between the intent and its answer: what was begun is looked for before it is begun again.
     fn find(&mut self, record: Record, place: &Place) -> Result<(), Failure> {
-        match self.dispatcher.find(&self.order(&record, place)?.name)? {
+        match self.dispatcher.find(&self.order(&record, place).name)? {
             Some(handle) => self.known_by(&record.job.id, handle),
             None => self.submit(&record, place),
         }
@@ -120,7 +122,7 @@ impl Foreman {
     }
 
     fn look(&mut self, record: Record, handle: &str, place: &Place, rows: usize) -> Result<(), Failure> {
-        let order = self.order(&record, place)?;
+        let order = self.order(&record, place);
         if record.cancel {
             self.dispatcher.cancel(handle)?;
         }
@@ -235,18 +237,17 @@ impl Foreman {
         ended.map(drop)
     }
 
-    fn order(&self, record: &Record, place: &Place) -> Result<Order, Failure> {
+    /// What was begun, by which it is looked for. The command is added where it is begun: finding what it names reads
+    /// every grid.
+    fn order(&self, record: &Record, place: &Place) -> Order {
         let job = &record.job;
-        let Settings { program, shelf, device, .. } = &self.shared.settings;
-        let mut command: Vec<OsString> = vec![program.into()];
-        command.extend(work::arguments(shelf, &job.request, place, device.name())?);
-        Ok(Order {
+        Order {
             name: format!("rectify-{}-{}", job.id, job.attempt),
-            command,
+            command: Vec::new(),
             parts: record.run.as_ref().map(|run| run.parts.clone()).unwrap_or_default(),
             of: job.has_rows().then_some(job.parts.len()),
             folder: place.logs.join(job.attempt.to_string()),
-        })
+        }
     }
 
     /// How many rows are in a folder, by the ends of lines that were added since it was last asked.
